@@ -1,0 +1,1 @@
+"""portage-cluster: build a Gentoo-like distribution for another architecture, one package per QEMU node."""

@@ -1,0 +1,129 @@
+"""The configuration: the default file, the user's merged over it, checked, and frozen."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster.errors import InputError
+
+DEFAULT = Path(__file__).with_name("default.toml")
+
+_Positive = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+_Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Build(_Section):
+    """`[build]`"""
+
+    target: str
+    nodes: _Positive
+    attempts: _Positive
+    jobs: _Positive
+    test: bool
+    make_conf: str
+
+
+class Node(_Section):
+    """`[node]`"""
+
+    memory_mib: Annotated[int, Field(ge=256)]
+    cpus: _Positive
+    boot_s: _Seconds
+
+
+class Limits(_Section):
+    """`[limits]`"""
+
+    silence_s: _Seconds
+    total_s: _Seconds
+
+
+class Distcc(_Section):
+    """`[distcc]`"""
+
+    enabled: bool
+    port: _Port
+    slots: _Positive
+
+
+class Distfiles(_Section):
+    """`[distfiles]`"""
+
+    mirrors: list[str]
+    distribution: bool
+
+
+class Binhost(_Section):
+    """`[binhost]`"""
+
+    port: _Port
+
+
+class Profile(_Section):
+    """`[profile]`"""
+
+    path: str
+
+
+class Config(_Section):
+    """The whole file; what each key means stands in default.toml."""
+
+    build: Build
+    node: Node
+    limits: Limits
+    distcc: Distcc
+    distfiles: Distfiles
+    binhost: Binhost
+    repositories: dict[str, str]
+    profile: Profile
+
+
+def user_file() -> Path:
+    """Where the user's file is looked for."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "portage-cluster" / "config.toml"
+
+
+def load(path: Path | None = None) -> Config:
+    """The defaults with the user's file, or the one at `path`, merged over them.
+
+    Raises InputError, which names the key, its value and what was expected.
+    """
+    values = _read(DEFAULT)
+    chosen = path or user_file()
+    if path is not None and not path.exists():
+        raise InputError(f"there is no config file {path}", "mend --config")
+    if chosen.exists():
+        values = _merge(values, _read(chosen))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        expected = "no such key" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        raise InputError(f"{chosen}: {key} = {first['input']!r}", f"{expected}; see {DEFAULT.name} by `cluster config`") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML", str(error)) from error
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

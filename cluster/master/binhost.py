@@ -1,0 +1,243 @@
+"""The binhost: a directory of binary packages that `emerge --getbinpkg` installs from."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterError, InputError, MachineError
+from cluster.master import gpkg
+from cluster.model import Cpv, Package
+
+log = logging.getLogger(__name__)
+
+_MARKER = ".portage-cluster"
+
+
+class AdmitError(ClusterError):
+    """A binary package is not what the plan asked for, or not whole."""
+
+
+class Binhost:
+    """The PKGDIR of one target, added to only by the master.
+
+    DIRECTORY/
+        .portage-cluster        says that the directory is ours, and for which CHOST
+        Packages                Portage's index
+        CATEGORY/PF.gpkg.tar    one file for each package
+
+    May be used from several threads; Portage locks the index against other processes.
+    """
+
+    def __init__(self, directory: Path, chost: str) -> None:
+        """Open `directory`, making it if it is empty or absent; InputError if it is not ours."""
+        self.directory = directory.absolute()
+        self.chost = chost
+        _claim(self.directory, chost)
+        self._index = gpkg.Index(self.directory, chost)
+        self._lock = threading.RLock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._entries: dict[Cpv, gpkg.Entry] = {}
+
+    def entries(self) -> tuple[gpkg.Entry, ...]:
+        """The packages of the index."""
+        return tuple(self._current().values())
+
+    def path(self, cpv: Cpv) -> Path:
+        """The file of package `cpv`, whether it is there or not."""
+        return self._index.path(cpv)
+
+    def has(self, package: Package) -> bool:
+        """Whether the same package, built as `package` wants it, is here with its whole file."""
+        entry = self._current().get(package.cpv)
+        if entry is None or disagreements(entry.metadata, package, self.chost):
+            return False
+        try:
+            return (self.directory / entry.path).stat().st_size == entry.size
+        except OSError:
+            return False
+
+    def admit(self, binpkg: Path, package: Package) -> Path:
+        """Check the file `binpkg` against `package` and publish a copy of it; returns the copy.
+
+        Raises AdmitError, which names what disagrees; the binhost is then as it was.
+        """
+        with self._lock:
+            try:
+                metadata = self._index.read_package(binpkg)
+            except gpkg.GpkgError as error:
+                raise AdmitError(f"the binary package of {package.cpv} is not admitted", str(error)) from error
+            if wrong := disagreements(metadata, package, self.chost):
+                raise AdmitError(f"the binary package of {package.cpv} is not admitted", "; ".join(wrong))
+            path = self.path(package.cpv)
+            _publish(binpkg, path)
+            self._index.add(package.cpv)
+            self._stamp = None
+        return path
+
+    def _current(self) -> dict[Cpv, gpkg.Entry]:
+        """The index by name, read again only when its file has changed."""
+        with self._lock:
+            stamp = self._index.stamp()
+            if stamp is None or stamp != self._stamp:
+                self._entries = {entry.metadata.cpv: entry for entry in self._index.entries()}
+                self._stamp = stamp
+            return self._entries
+
+
+def disagreements(metadata: gpkg.Metadata, package: Package, chost: str) -> tuple[str, ...]:
+    """Where `metadata` is not what `package` for `chost` asks for, in words; empty if nowhere."""
+    facts = (
+        ("CPV", metadata.cpv, package.cpv),
+        ("USE", " ".join(metadata.use), " ".join(package.use)),
+        ("SLOT", metadata.slot, gpkg.full_slot(package.slot)),
+        ("CHOST", metadata.chost, chost),
+    )
+    return tuple(f"{name} is {has!r}, wanted {wants!r}" for name, has, wants in facts if has != wants)
+
+
+def _claim(directory: Path, chost: str) -> None:
+    """Make sure that `directory` is a binhost of ours for `chost`; an empty one becomes it."""
+    marker = directory / _MARKER
+    mend = "name an empty directory with --binhost"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            if any(directory.iterdir()):
+                raise InputError(f"{directory} is not empty and no binhost of ours", mend)
+            _write(marker, f"# A binhost of portage-cluster.\nchost = {chost!r}\n")
+        theirs = tomllib.loads(marker.read_text()).get("chost")
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{marker} is damaged ({error})", f"it is one line: chost = {chost!r}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{directory} is not a directory", mend) from error
+    except OSError as error:
+        raise MachineError(f"cannot use {directory} as binhost ({error.strerror})", mend) from error
+    if theirs != chost:
+        raise InputError(f"{directory} is a binhost for CHOST {theirs}, not {chost}", mend)
+
+
+def _write(path: Path, text: str) -> None:
+    _publish_with(path, lambda temporary: temporary.write_text(text))
+
+
+def _publish(source: Path, path: Path) -> None:
+    """Copy `source` to `path` so that a reader sees the whole file or none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _publish_with(path, lambda temporary: shutil.copyfile(source, temporary))
+    except OSError as error:
+        mend = "free some space or mend its permissions"
+        raise MachineError(f"cannot write {path} ({error.strerror})", mend) from error
+
+
+def _publish_with(path: Path, write: Callable[[Path], object]) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """With no slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def _published(path: Path, directory: Path) -> bool:
+    """Whether `path` is a file of `directory`, also after following links, and not a hidden one."""
+    try:
+        inside = path.resolve().is_relative_to(directory.resolve())
+        return inside and path.is_file() and not any(name.startswith(".") for name in path.relative_to(directory).parts)
+    except (OSError, ValueError):  # a loop of links, a zero byte
+        return False
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """GET and HEAD for the published files of a directory: no listings, nothing hidden, nothing outside."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def send_head(self) -> Any:
+        if not _published(Path(self.translate_path(self.path)), Path(self.directory)):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return None
+        return super().send_head()
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with suppress(ConnectionError):
+            super().copyfile(source, outputfile)
+
+    def log_message(self, format: str, *args: object) -> None:
+        log.debug("%s %s", self.address_string(), format % args)
+
+
+def _server(directory: Path, host: str, port: int) -> ThreadingHTTPServer:
+    try:
+        return ThreadingHTTPServer((host, port), partial(_Files, directory=str(directory.absolute())))
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise MachineError(f"port {port} of {host} is in use", "choose another with --port") from error
+        raise MachineError(f"cannot listen on port {port} of {host} ({error})", "choose another with --port") from error
+
+
+def _address(server: ThreadingHTTPServer) -> Address:
+    host, port = server.server_address[:2]
+    return Address(str(host), int(port))
+
+
+def serve(directory: Path, host: str, port: int, ready: Callable[[Address], None]) -> None:
+    """Serve `directory` until interrupted; `ready` is told the address once it listens.
+
+    Raises MachineError for a port in use.
+    """
+    with _server(directory, host, port) as server:
+        ready(_address(server))
+        server.serve_forever()
+
+
+@contextmanager
+def serving(directory: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[Address]:
+    """Serve `directory` in a thread while the context lasts, by default on a free port of loopback."""
+    with _server(directory, host, port) as server:
+        thread = threading.Thread(
+            target=server.serve_forever,
+            kwargs={"poll_interval": 0.05},  # seconds until shutdown() is noticed
+            name=f"serve {directory.name}",
+            daemon=True,
+        )
+        thread.start()
+        try:
+            yield _address(server)
+        finally:
+            server.shutdown()
+            thread.join()

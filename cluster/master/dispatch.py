@@ -1,0 +1,105 @@
+"""The loop of a run: hand jobs to an engine's nodes as `schedule` says, until nothing is left."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from cluster.master import graph, schedule
+from cluster.master.engines import Engine
+from cluster.model import Action, Cpv, Job, Outcome, Plan, Verdict
+
+_UNKNOWN_S = 60.0  # a package that was never built; two thirds of real ones take less
+_TICK_S = 1.0
+
+
+class Progress(Protocol):
+    """What a run tells while it goes on; `entered` may be called from any thread."""
+
+    def dispatched(self, job: Job, node: str) -> None:
+        """A job was given to a node."""
+        ...
+
+    def entered(self, node: str, phase: str) -> None:
+        """The job of `node` is in a new phase."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """A package ended, in whatever way."""
+        ...
+
+    def tick(self) -> None:
+        """About a second has passed."""
+        ...
+
+
+def run(
+    plan: Plan,
+    engine: Engine,
+    nodes: tuple[str, ...],
+    *,
+    attempts: int,
+    past_seconds: Mapping[Cpv, float],
+    progress: Progress,
+) -> tuple[Outcome, ...]:
+    """Build what `plan` says on `nodes`; returns one outcome for each of its packages.
+
+    A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
+    On KeyboardInterrupt the engine's owner ends its nodes, which ends the threads.
+    """
+    outcomes: dict[Cpv, Outcome] = {
+        package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
+        for package in plan.packages
+        if package.action is Action.SKIP
+    }
+    packages = {package.cpv: package for package in plan.to_build}
+    seconds = {package.cpv: past_seconds.get(package.cpv, _UNKNOWN_S) for package in plan.packages}
+    rank = graph.longest_remaining(graph.dependency_graph(plan), seconds)
+    state, actions = schedule.start(
+        {cpv: package.requires for cpv, package in packages.items()}, rank, nodes, attempts
+    )
+    results: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
+
+    def work(job: Job, node: str) -> None:
+        try:
+            results.put(engine.run(job, node, lambda phase: progress.entered(node, phase)))
+        except BaseException as error:  # a defect of ours: it must end the run, not hang it
+            results.put(error)
+
+    def finish(outcome: Outcome) -> None:
+        outcomes[outcome.cpv] = outcome
+        progress.ended(outcome)
+
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        while True:
+            for action in actions:
+                match action:
+                    case schedule.Dispatch(cpv, node, attempt):
+                        job = Job(packages[cpv], attempt)
+                        progress.dispatched(job, node)
+                        pool.submit(work, job, node)
+                    case schedule.Block(cpv, cause):
+                        finish(Outcome(cpv, Verdict.BLOCKED, reason=f"needs {cause}, which {_how(outcomes[cause])}"))
+                    case schedule.GiveUp(cpv):
+                        pass
+            if state.done:
+                return tuple(outcomes[package.cpv] for package in plan.packages)
+            result = _next(results, progress)
+            if isinstance(result, BaseException):
+                raise result
+            finish(result)
+            state, actions = schedule.step(state, schedule.Finished(result.cpv, result.verdict))
+
+
+def _how(outcome: Outcome) -> str:
+    return "was lost" if outcome.verdict is Verdict.LOST else "failed"
+
+
+def _next(results: queue.SimpleQueue[Outcome | BaseException], progress: Progress) -> Outcome | BaseException:
+    while True:
+        try:
+            return results.get(timeout=_TICK_S)
+        except queue.Empty:
+            progress.tick()

@@ -1,0 +1,121 @@
+"""Where a job runs. One engine so far: QEMU nodes on this machine."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cluster.errors import ClusterError, NodeLost
+from cluster.master import distcc, distfiles
+from cluster.master.binhost import AdmitError, Binhost
+from cluster.master.runs import Run
+from cluster.model import Job, Outcome, Package, Verdict
+from cluster.node import build as builds
+from cluster.node.job import Settings
+from cluster.node.node import Hardware
+
+Entered = Callable[[str], None]
+
+_PHASES = {
+    b">>> Unpacking": "unpack",
+    b">>> Preparing": "prepare",
+    b">>> Configuring": "configure",
+    b">>> Compiling": "compile",
+    b">>> Test phase": "test",
+    b">>> Install ": "install",
+    b">>> Completed installing": "package",
+    b">>> Emerging binary": "prerequisites",
+}
+_PHASE = re.compile(b"|".join(map(re.escape, _PHASES)))
+
+
+class Engine(Protocol):
+    """Runs one job at a time on each of its nodes; may be called from several threads."""
+
+    def run(self, job: Job, node: str, entered: Entered) -> Outcome:
+        """Run `job` on `node` to its outcome, telling `entered` of each phase. Never raises for a job's failure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """QEMU nodes on this machine, each booted for one package and thrown away."""
+
+    hardware: Hardware
+    settings: Settings
+    limits: builds.Limits
+    live: Run
+    binhost: Binhost
+    distfiles: Path
+    providers: Sequence[distfiles.Provider]
+    logs: Path
+
+    def run(self, job: Job, node: str, entered: Entered) -> Outcome:
+        """Fetch, build in a fresh node, admit."""
+        start = time.monotonic()
+        package = job.package
+        log = self.logs / package.category / f"{package.pf}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+
+        def ended(verdict: Verdict, reason: str = "", built: builds.Built | None = None) -> Outcome:
+            return Outcome(
+                cpv=package.cpv,
+                verdict=verdict,
+                node=node,
+                attempt=job.attempt,
+                phases=built.phases if built else (),
+                seconds=round(time.monotonic() - start, 2),
+                compiles=distcc.count(built.distcc_log if built else ""),
+                log=log,
+                binpkg=self.binhost.path(package.cpv) if verdict is Verdict.BUILT else None,
+                reason=reason,
+            )
+
+        try:
+            entered("fetch")
+            for distfile in package.distfiles:
+                distfiles.fetch(distfile, self.distfiles, self.providers)
+            with self.live.node_directory(node) as directory:
+                built = self._build(package, directory, log, entered)
+                if built.binpkg is None:
+                    return ended(Verdict.FAILED, built.failure, built)
+                entered("admit")
+                self.binhost.admit(built.binpkg, package)
+            return ended(Verdict.BUILT, built=built)
+        except NodeLost as error:
+            return ended(Verdict.LOST, str(error))
+        except (AdmitError, distfiles.FetchFailed) as error:
+            return ended(Verdict.FAILED, str(error))
+        except ClusterError as error:  # this machine's fault: no disk space, a missing program
+            return ended(Verdict.LOST, str(error))
+
+    def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> builds.Built:
+        with log.open("wb", buffering=0) as stream:
+            return builds.build(
+                package,
+                self.settings,
+                self.hardware,
+                self.limits,
+                directory=directory,
+                binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
+                distfiles=self.distfiles,
+                output=_watched(stream.write, entered),
+                own=self.live.own,
+                entered=entered,
+            )
+
+
+def _watched(write: Callable[[bytes], object], entered: Entered) -> Callable[[bytes], None]:
+    """Pass output on, and tell `entered` of the phases that Portage announces in it."""
+
+    def output(data: bytes) -> None:
+        write(data)
+        found = _PHASE.findall(data)
+        if found:
+            entered(_PHASES[found[-1]])
+
+    return output

@@ -1,0 +1,177 @@
+"""Gentoo's binary packages through Portage: read one and check it, keep a PKGDIR's `Packages` index."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import portage
+from portage import gpkg as portage_gpkg
+from portage.dbapi.bintree import binarytree
+from portage.exception import PortageException
+from portage.versions import _pkg_str
+
+from cluster.errors import ClusterError
+from cluster.model import Cpv
+
+_INDEX = "Packages"
+_FEATURES = "pkgdir-index-trusted -binpkg-multi-instance -compress-index -binpkg-request-signature"
+
+
+class GpkgError(ClusterError):
+    """A file is no sound GPKG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a binary package says of itself, or what the index says of it."""
+
+    cpv: Cpv
+    slot: str
+    """With its subslot, as `0/1.3`."""
+    use: tuple[str, ...]
+    """The enabled flags of its IUSE, sorted."""
+    chost: str
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A package in the `Packages` index."""
+
+    metadata: Metadata
+    path: str
+    """Relative to the PKGDIR."""
+    size: int
+    """Bytes."""
+    sha1: str
+    build_time: int
+    """Seconds since 1970."""
+
+
+def full_slot(slot: str) -> str:
+    """`slot` with its subslot, which is the slot itself where none is given (PMS 7.2)."""
+    return slot if "/" in slot else f"{slot}/{slot}"
+
+
+def enabled(use: str, iuse: str) -> tuple[str, ...]:
+    """The flags of `use` that are in `iuse`, whose defaults' signs are dropped; sorted."""
+    known = {flag.lstrip("+-") for flag in iuse.split()}
+    return tuple(sorted(known.intersection(use.split())))
+
+
+def _metadata(cpv: str, values: Mapping[str, str]) -> Metadata:
+    return Metadata(
+        cpv=Cpv(cpv),
+        slot=full_slot(values.get("SLOT", "0")),
+        use=enabled(values.get("USE", ""), values.get("IUSE", "")),
+        chost=values.get("CHOST", ""),
+        repository=values.get("repository", ""),
+    )
+
+
+def portage_user() -> dict[str, str]:
+    """The variables that make whoever runs this Portage's own user and group.
+
+    Without them Portage prints a page about the missing `portage` user; with root's it prints a
+    line about each lock that it may not give to that group. The first configuration of a
+    process decides for all others in it.
+    """
+    try:
+        user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    except KeyError:  # an id without a name, as in some containers
+        user, group = "root", "root"
+    return {"PORTAGE_USERNAME": user, "PORTAGE_GRPNAME": group}
+
+
+def _settings(config_root: Path, chost: str) -> Any:
+    """A Portage configuration that knows nothing of the host's /etc/portage (7 to 20 ms)."""
+    env = {
+        "BINPKG_FORMAT": "gpkg",
+        "CHOST": chost,
+        "FEATURES": _FEATURES,
+        "PORTAGE_REPOSITORIES": "",
+        **portage_user(),
+    }
+    root = str(config_root)
+    return portage.config(config_root=root, target_root=root, eprefix="", local_config=False, env=env)
+
+
+def _is_tar(file: Path) -> bool:
+    """Whether `file` begins as a tar file; Portage prints to the terminal about one that is empty."""
+    try:
+        return file.stat().st_size > 0 and tarfile.is_tarfile(file)
+    except OSError:
+        return False
+
+
+class Index:
+    """The `Packages` index of PKGDIR `directory`, whose packages are for `chost`."""
+
+    def __init__(self, directory: Path, chost: str) -> None:
+        self._file = directory / _INDEX
+        self._settings = _settings(directory, chost)
+        self._tree = binarytree(pkgdir=str(directory), settings=self._settings)
+
+    def read_package(self, file: Path) -> Metadata:
+        """What the GPKG `file` says of itself, after checking every member against its Manifest.
+
+        Raises GpkgError for a file that is truncated, altered or no GPKG.
+        """
+        if not _is_tar(file):
+            raise GpkgError(f"{file} is not a sound GPKG", "it is no tar file")
+        try:
+            package = portage_gpkg.gpkg(self._settings, gpkg_file=str(file))
+            # get_metadata() alone leaves the image, the biggest member, unchecked.
+            package._verify_binpkg()
+            raw: dict[str, bytes] = package.get_metadata()
+        except (PortageException, OSError, EOFError, ValueError, tarfile.TarError) as error:
+            raise GpkgError(f"{file} is not a sound GPKG", str(error)) from error
+        values = {key: " ".join(value.decode(errors="replace").split()) for key, value in raw.items()}
+        return _metadata(f"{values.get('CATEGORY', '')}/{values.get('PF', '')}", values)
+
+    def add(self, cpv: Cpv) -> None:
+        """Enter the package `cpv`, whose file is in place, replacing an older entry.
+
+        Portage writes the index beside the old one and renames it, under its own lock.
+        """
+        if not self._tree.inject(_pkg_str(cpv)):
+            raise GpkgError(f"Portage did not take {cpv} into {self._file}")
+
+    def path(self, cpv: Cpv) -> Path:
+        """Where the file of `cpv` belongs: `CATEGORY/PF.gpkg.tar`."""
+        return self._file.parent / f"{cpv}.gpkg.tar"
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Something that changes with the index; None while there is none."""
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All packages of the index, in its order."""
+        if not self._file.exists():
+            return ()
+        index = self._tree._new_pkgindex()
+        with self._file.open(encoding="utf-8") as stream:
+            index.read(stream)
+        return tuple(_entry(values) for values in index.packages)
+
+
+def _entry(values: Mapping[str, str]) -> Entry:
+    cpv = values["CPV"]
+    return Entry(
+        metadata=_metadata(cpv, values),
+        path=values.get("PATH") or f"{cpv}.gpkg.tar",
+        size=int(values.get("SIZE") or 0),
+        sha1=values.get("SHA1", ""),
+        build_time=int(values.get("BUILD_TIME") or 0),
+    )

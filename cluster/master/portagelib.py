@@ -1,0 +1,606 @@
+"""Portage as a library: one target's configuration, opened in a directory of its own.
+
+What Portage says goes to a string, what it knows comes out as frozen values. Portage keeps
+process-wide state (its user and group, its standard streams), so one configuration is open
+at a time.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import portage
+from _emerge.AtomArg import AtomArg
+from _emerge.Blocker import Blocker
+from _emerge.create_depgraph_params import create_depgraph_params
+from _emerge.DependencyArg import DependencyArg
+from _emerge.depgraph import backtrack_depgraph, get_masking_status
+from _emerge.DepPrioritySatisfiedRange import DepPrioritySatisfiedRange
+from _emerge.Package import Package
+from _emerge.RootConfig import RootConfig
+from portage._sets import load_default_config
+from portage._sets.files import StaticFileSet
+from portage._sets.ProfilePackageSet import ProfilePackageSet
+from portage._sets.profiles import PackagesSystemSet
+from portage.dep import Atom, check_required_use, human_readable_required_use
+from portage.exception import CorruptionKeyError, InvalidAtom, PackageSetNotFound, PortageException, PortageKeyError
+from portage.output import nocolor
+from portage.package.ebuild.getmaskingreason import getmaskingreason
+from portage.repository.config import parse_layout_conf
+
+from cluster.model import Repository
+
+_FEATURES = "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance"
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+_open_lock = threading.RLock()
+
+PortageError: type[Exception] = PortageException
+"""Whatever Portage raises of its own accord."""
+
+
+@dataclass(slots=True)
+class Said:
+    """What Portage printed while `listening`, without colours; complete when the context is left."""
+
+    text: str = ""
+
+
+@contextmanager
+def listening() -> Iterator[Said]:
+    """Collect what Portage, and the bash that reads an ebuild for it, print.
+
+    Descriptors 1 and 2 are turned too: Portage's forked children know no other way, for
+    they close every copy with a higher number before they set it up (_setup_pipes).
+    """
+    said = Said()
+    streams = sys.stdout, sys.stderr
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        for stream in streams:
+            stream.flush()
+        kept = os.dup(1), os.dup(2)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        try:
+            yield said
+        finally:
+            file.flush()
+            sys.stdout, sys.stderr = streams
+            for descriptor, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+            file.seek(0)
+            said.text = file.read()
+
+
+def _first_words(said: str) -> str:
+    """What a failed ebuild said before its call stack, without the frame around it."""
+    lines = (line.lstrip(" *").strip() for line in said.partition("Call stack:")[0].splitlines())
+    frame = ("Messages for package", "ERROR:", "error sourcing ebuild")
+    return " | ".join(line for line in lines if line and not line.startswith(frame))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The directory a configuration lives in, and what it is made from.
+
+    etc/portage/       make.conf, make.profile (a link)
+    var/db/pkg         a link to `installed`
+    var/cache/edb/     metadata of ebuilds, kept for the next time
+    var/tmp/ distfiles/ binpkgs/
+    """
+
+    root: Path
+    repositories: tuple[Repository, ...]
+    profile: Path
+    installed: Path
+    make_conf: str = ""
+    test: bool = False
+
+    def write(self) -> None:
+        """Write the directory."""
+        config = self.root / "etc/portage"
+        for directory in (config, self.root / "var/db", self.root / "var/tmp", self.root / "var/cache/edb/dep"):
+            directory.mkdir(parents=True, exist_ok=True)
+        (config / "make.conf").write_text(self.make_conf)
+        _link(config / "make.profile", self.profile)
+        _link(self.root / "var/db/pkg", self.installed)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment Portage sees: nothing of the caller's, nothing of the host's /etc."""
+        return {
+            "PATH": _PATH,
+            "PORTAGE_CONFIGROOT": str(self.root),
+            "ROOT": str(self.root),
+            "SYSROOT": str(self.root),
+            "EPREFIX": "",
+            "PORTAGE_REPOSITORIES": repositories_conf(self.repositories),
+            "PORTAGE_USERNAME": _own_user(),
+            "PORTAGE_GRPNAME": _own_group(),
+            "PORTAGE_TMPDIR": str(self.root / "var/tmp"),
+            "PORTAGE_DEPCACHEDIR": str(self.root / "var/cache/edb/dep"),
+            "DISTDIR": str(self.root / "distfiles"),
+            "PKGDIR": str(self.root / "binpkgs"),
+            "FEATURES": f"{_FEATURES} test" if self.test else _FEATURES,
+            "NOCOLOR": "true",
+        }
+
+
+def repositories_conf(repositories: Sequence[Repository]) -> str:
+    """repos.conf for `repositories`: the first is the main one, a later one wins over an earlier."""
+    sections = [f"[DEFAULT]\nmain-repo = {repositories[0].name}\n"] if repositories else []
+    for priority, repository in enumerate(repositories):
+        location = str(repository.location.resolve()).replace("%", "%%")
+        sections.append(f"[{repository.name}]\nlocation = {location}\npriority = {priority}\nauto-sync = no\n")
+    return "\n".join(sections)
+
+
+def masters(repository: Repository) -> tuple[str, ...]:
+    """The repositories that `repository` names as its masters."""
+    layout, _ = parse_layout_conf(str(repository.location.resolve()), repository.name)
+    return tuple(layout["masters"] or ())
+
+
+def _own_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's number without a name; Portage asks for no more than that it exists
+        return "root"
+
+
+def _own_group() -> str:
+    try:
+        return grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        return "root"
+
+
+def _link(path: Path, to: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(to.resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A package in Portage's graph."""
+
+    cpv: str
+    cp: str
+    slot: str
+    """As the plan writes it: without the subslot when that is the slot again."""
+    use: tuple[str, ...]
+    """The enabled flags of its own IUSE."""
+    iuse: tuple[str, ...]
+    enabled: frozenset[str]
+    """All enabled flags, also those the profile implies for every ebuild."""
+    repository: str
+    merge: bool
+    """Whether the plan builds it; the stage has it otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An edge: a package needs `child`."""
+
+    child: Node
+    build: bool
+    """For its build (DEPEND, BDEPEND)."""
+    run: bool
+    """To run, or soon after (RDEPEND, IDEPEND, PDEPEND)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What Portage decided."""
+
+    order: tuple[Node, ...]
+    """The packages to build, as `emerge` would merge them."""
+    needs: Mapping[Node, tuple[Need, ...]]
+    """In the order of the ebuild's own dependencies, for every package in the graph."""
+    requested: frozenset[Node]
+    parents: Mapping[Node, Node]
+    """The package that first asked for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class UseProblem:
+    """Why a package that would fit does not, as far as USE goes."""
+
+    cpv: str
+    missing: tuple[str, ...] = ()
+    """Flags it does not have."""
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
+    required_use: str = ""
+    """The part of its REQUIRED_USE that does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """A dependency that nothing satisfies."""
+
+    atom: str
+    bare: str
+    """The atom without its USE part."""
+    cp: str
+    wanted_by: str
+    """A package, a set (`@demo`), or "" for an atom that was asked for."""
+    use: tuple[UseProblem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotConflict:
+    """Versions that exclude each other, with the packages and atoms that ask for each."""
+
+    slot: str
+    versions: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsolved:
+    """Why Portage found no solution. What is empty is not the reason."""
+
+    broken: str = ""
+    """A package whose ebuild cannot be sourced, if Portage gave up at that."""
+    unmet: tuple[Unmet, ...] = ()
+    conflicts: tuple[SlotConflict, ...] = ()
+    blockers: tuple[tuple[str, str], ...] = ()
+    """A package and the atom it blocks."""
+    circular: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """What is left when no order can be found, as edges from a package to what it needs: the hardest
+    dependencies alone, then with softer and softer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of SRC_URI, with the size and digests of the Manifest (none when it has no entry)."""
+
+    name: str
+    uris: tuple[str, ...]
+    size: int = 0
+    digests: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Target:
+    """An open configuration. Its questions are answered by Portage, in Portage's terms."""
+
+    place: Place
+    settings: Any
+    trees: Any
+    _mirrors: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def _root_config(self) -> Any:
+        return self.trees[self.settings["EROOT"]]["root_config"]
+
+    @property
+    def _portdb(self) -> Any:
+        return self.trees[self.settings["EROOT"]]["porttree"].dbapi
+
+    @property
+    def arch(self) -> str:
+        """The keyword of the profile's architecture, or ""."""
+        return str(self.settings.get("ARCH", ""))
+
+    @property
+    def chost(self) -> str:
+        """CHOST, or "" when the profile sets none."""
+        return str(self.settings.get("CHOST", ""))
+
+    @property
+    def has_profile(self) -> bool:
+        """Whether the profile could be parsed: Portage goes on without one that could not."""
+        return bool(self.settings.profiles)
+
+    def names(self) -> list[str]:
+        """CATEGORY/NAME of everything that has an ebuild."""
+        return list(self._portdb.cp_all())
+
+    def sets(self) -> list[str]:
+        """The sets that an ebuild repository or the profile defines."""
+        kinds = (StaticFileSet, ProfilePackageSet, PackagesSystemSet)
+        known = self._root_config.setconfig.getSets()
+        return sorted(name for name, value in known.items() if isinstance(value, kinds))
+
+    def set_atoms(self, name: str) -> list[str] | None:
+        """The atoms of set `name` and of the sets in it; None if one of them is unknown."""
+        try:
+            return sorted(map(str, self._root_config.setconfig.getSetAtoms(name)))
+        except PackageSetNotFound:
+            return None
+
+    def versions(self, atom: str) -> list[str]:
+        """Every package that has an ebuild and matches `atom` but for its USE part, oldest first."""
+        parsed = Atom(atom, allow_repo=True).without_use
+        return [str(cpv) for cpv in self._portdb.xmatch("match-all-cpv-only", parsed)]
+
+    def visible(self, atom: str) -> list[str]:
+        """Those of `versions` that nothing masks."""
+        parsed = Atom(atom, allow_repo=True).without_use
+        return [str(cpv) for cpv in self._portdb.xmatch("match-visible", parsed)]
+
+    def masks(self, cpv: str) -> list[str]:
+        """What masks `cpv`, as Portage says it: `~arm64 keyword`, `package.mask`, `EULA license(s)`."""
+        keys = list(Package.metadata_keys)
+        package = Package(
+            cpv=cpv,
+            metadata=zip(keys, self._portdb.aux_get(cpv, keys), strict=True),
+            root_config=self._root_config,
+            type_name="ebuild",
+            built=False,
+            installed=False,
+        )
+        return [str(reason) for reason in get_masking_status(package, self.settings, self._root_config)]
+
+    def mask_file(self, cpv: str) -> str:
+        """The package.mask file that masks `cpv`, or ""."""
+        found = getmaskingreason(cpv, settings=self.settings, portdb=self._portdb, return_location=True)
+        return str(found[1] or "") if found else ""
+
+    def complaint(self, cpv: str) -> str:
+        """What is wrong with the ebuild of `cpv` when it cannot be sourced; "" when it can."""
+        self._portdb._broken_ebuilds.discard(str(self.ebuild(cpv)))  # else Portage fails in silence
+        with listening() as said:
+            try:
+                self._portdb.aux_get(cpv, ["SLOT"])
+            except PortageKeyError:
+                broken = True
+            else:
+                broken = False
+        return (_first_words(said.text) or "it cannot be sourced") if broken else ""
+
+    def ebuild(self, cpv: str, repository: str | None = None) -> Path:
+        """The ebuild of `cpv`."""
+        return Path(self._portdb.findname(cpv, myrepo=repository))
+
+    def sources(self, node: Node) -> list[Source]:
+        """What the build of `node` fetches, in the order of its SRC_URI."""
+        ebuild = self.ebuild(node.cpv, node.repository)
+        tree = ebuild.parent.parent.parent
+        uris = self._portdb.getFetchMap(node.cpv, useflags=node.enabled, mytree=str(tree))
+        if not uris:
+            return []
+        repository = self._portdb.repositories.get_repo_for_location(str(tree))
+        known = repository.load_manifest(str(ebuild.parent), self.settings["DISTDIR"]).fhashdict.get("DIST", {})
+        return [self._source(name, places, known.get(name)) for name, places in uris.items()]
+
+    def _source(self, name: str, uris: Sequence[str], entry: Mapping[str, Any] | None) -> Source:
+        expanded = tuple(chain.from_iterable(map(self._expand, uris)))
+        if entry is None:
+            return Source(name, expanded)
+        digests = tuple(sorted((kind, str(value)) for kind, value in entry.items() if kind != "size"))
+        return Source(name, expanded, int(entry["size"]), digests)
+
+    def _expand(self, uri: str) -> list[str]:
+        """`uri`, or the places that a mirror:// stands for. EAPI 8's fetch+ and mirror+ say who may mirror."""
+        uri = uri.removeprefix("mirror+").removeprefix("fetch+")
+        if not uri.startswith("mirror://"):
+            return [uri]
+        self._mirrors = self._mirrors or self.settings.thirdpartymirrors()
+        mirror, _, path = uri.removeprefix("mirror://").partition("/")
+        return [f"{base.rstrip('/')}/{path}" for base in self._mirrors.get(mirror, ())]
+
+    def solve(self, atoms: Sequence[str], *, emptytree: bool = False) -> Solution | Unsolved:
+        """What `emerge --pretend --with-bdeps=y ATOMS` would do in this target's root."""
+        options: dict[str, Any] = {"--pretend": True, "--with-bdeps": "y", "--autounmask": "n"}
+        if emptytree:
+            options["--emptytree"] = True
+        parameters = create_depgraph_params(options, None)
+        try:
+            solved, graph, _ = backtrack_depgraph(
+                self.settings, self.trees, options, parameters, None, list(atoms), None
+            )
+        except CorruptionKeyError as error:
+            return Unsolved(broken=str(error.value))
+        if not solved:
+            graph.display_problems()
+            return _unsolved(graph)
+        return _solution(graph)
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[Target]:
+    """Portage's view of `place`, which is written first.
+
+    Portage's own load_emerge_config() would also load the host's configuration, and make
+    its directories, for a second root to build in. Here the target is its own build root,
+    as it is in a native node.
+    """
+    with _open_lock:
+        nocolor()
+        place.write()
+        environment = place.environment
+        root = str(place.root)
+        settings = portage.config(config_root=root, target_root=root, sysroot=root, eprefix="", env=environment)
+        settings.lock()
+        settings._init_dirs()
+        target = Target(place, settings, _trees(settings))
+        try:
+            yield target
+        finally:
+            target._portdb.close_caches()
+
+
+def _trees(settings: Any) -> Any:
+    """What portage.create_trees() returns, with the target as the running root too."""
+    root = settings["EROOT"]
+    trees = portage._trees_dict()
+    trees._target_eroot = trees._running_eroot = root
+    tree = portage.util.LazyItemsDict()
+    tree.addLazySingleton("virtuals", settings.getvirtuals)
+    tree.addLazySingleton("vartree", portage.vartree, categories=settings.categories, settings=settings)
+    tree.addLazySingleton("porttree", portage.portagetree, settings=settings)
+    tree.addLazySingleton("bintree", portage.binarytree, pkgdir=settings["PKGDIR"], settings=settings)
+    trees[root] = tree
+    tree["root_config"] = RootConfig(settings, tree, load_default_config(settings, tree))
+    return trees
+
+
+def valid_atom(atom: str) -> bool:
+    """Whether `atom` is an atom, with or without a category."""
+    text = atom if "/" in atom.partition(":")[0] else _with_category(atom)
+    try:
+        parsed = Atom(text, allow_repo=True)
+    except InvalidAtom:
+        return False
+    return not parsed.blocker and not (parsed.use and parsed.use.conditional)
+
+
+def _with_category(atom: str) -> str:
+    """`>=foo-1` as `>=null/foo-1`."""
+    name = atom.lstrip("<>=~!")
+    return f"{atom[: len(atom) - len(name)]}null/{name}"
+
+
+def _node(package: Any) -> Node:
+    slot = str(package.slot) if package.sub_slot in (None, package.slot) else f"{package.slot}/{package.sub_slot}"
+    return Node(
+        cpv=str(package.cpv),
+        cp=str(package.cp),
+        slot=slot,
+        use=tuple(sorted(package.use.enabled & package.iuse.all)),
+        iuse=tuple(sorted(package.iuse.all)),
+        enabled=frozenset(package.use.enabled),
+        repository=str(package.repo or ""),
+        merge=not package.installed and package.operation == "merge",
+    )
+
+
+def _solution(graph: Any) -> Solution:
+    """The frozen copy of a solved depgraph."""
+    digraph = graph._dynamic_config.digraph
+    packages = [package for package in digraph if isinstance(package, Package)]
+    nodes = {package: _node(package) for package in packages}
+    order = [task for task in graph.altlist() if isinstance(task, Package) and task.operation == "merge"]
+    needs = {nodes[package]: tuple(_needs(digraph, package, nodes)) for package in packages}
+    requested = [node for package, node in nodes.items() if _is_requested(digraph, package)]
+    parents = {}
+    for package in packages:
+        first = next((nodes[parent] for parent in digraph.parent_nodes(package) if parent in nodes), None)
+        if first is not None:
+            parents[nodes[package]] = first
+    return Solution(tuple(nodes[package] for package in order), needs, frozenset(requested), parents)
+
+
+def _needs(digraph: Any, package: Any, nodes: Mapping[Any, Node]) -> Iterator[Need]:
+    for child, priorities in digraph.nodes[package][0].items():
+        if child not in nodes:
+            continue
+        # Portage marks with `ignored` what it reads of a built package without needing it.
+        real = [priority for priority in priorities if not getattr(priority, "ignored", False)]
+        build = any(priority.buildtime for priority in real)
+        run = any(priority.runtime or priority.runtime_post for priority in real)
+        if build or run:
+            yield Need(nodes[child], build, run)
+
+
+def _is_requested(digraph: Any, package: Any) -> bool:
+    """Whether an argument names it. Sets that Portage adds by itself are `internal`."""
+    parents = digraph.parent_nodes(package)
+    return any(isinstance(parent, DependencyArg) and not getattr(parent, "internal", False) for parent in parents)
+
+
+def _unsolved(graph: Any) -> Unsolved:
+    dynamic = graph._dynamic_config
+    unmet = [_unmet(graph, *arguments, **options) for arguments, options in dynamic._unsatisfied_deps_for_display]
+    conflicts = [_conflict(graph, conflict) for conflict in dynamic._package_tracker.slot_conflicts()]
+    return Unsolved(
+        unmet=tuple(unmet),
+        conflicts=tuple(conflicts),
+        blockers=tuple(_blockers(dynamic)),
+        circular=tuple(_circular(dynamic._circular_deps_for_display)),
+    )
+
+
+def _unmet(graph: Any, root: str, atom: Any, myparent: Any = None, show_req_use: Any = None, **_: Any) -> Unmet:
+    problems = [_required_use(graph, show_req_use)] if show_req_use else _use_problems(graph, root, atom)
+    return Unmet(
+        atom=str(atom).replace("null/", ""),
+        bare=str(atom.without_use),
+        cp=str(atom.cp),
+        wanted_by=_who(myparent),
+        use=tuple(problems),
+    )
+
+
+def _who(parent: Any) -> str:
+    if parent is None or isinstance(parent, AtomArg):
+        return ""
+    return str(parent.cpv) if isinstance(parent, Package) else str(parent.arg)
+
+
+def _required_use(graph: Any, package: Any) -> UseProblem:
+    enabled = graph._pkg_use_enabled(package)
+    rule = check_required_use(
+        package._metadata["REQUIRED_USE"], enabled, package.iuse.is_valid_flag, eapi=package.eapi
+    ).tounicode()
+    return UseProblem(str(package.cpv), required_use=human_readable_required_use(rule))
+
+
+def _use_problems(graph: Any, root: str, atom: Any) -> list[UseProblem]:
+    """For each unmasked package that fits but for USE, what would have to change; newest first."""
+    if not atom.use:
+        return []
+    problems = []
+    root_config = graph._frozen_config.roots[root]
+    for package in graph._iter_match_pkgs(root_config, "ebuild", atom.without_use):
+        if not package.visible:
+            continue
+        missing = package.iuse.get_missing_iuse(atom.unevaluated_atom.use.required)
+        enabled = graph._pkg_use_enabled(package)
+        enable = () if missing else sorted((atom.use.enabled - enabled) & package.iuse.all)
+        disable = () if missing else sorted((atom.use.disabled & enabled) & package.iuse.all)
+        if missing or enable or disable:
+            problems.append(UseProblem(str(package.cpv), tuple(sorted(missing)), tuple(enable), tuple(disable)))
+    return problems
+
+
+def _conflict(graph: Any, conflict: Any) -> SlotConflict:
+    parents = graph._dynamic_config._parent_atoms
+    versions = []
+    for package in conflict:
+        wanted = sorted({(_who(parent), str(atom)) for parent, atom in parents.get(package, ())})
+        versions.append((str(package.cpv), tuple(wanted)))
+    return SlotConflict(str(conflict.atom), tuple(versions))
+
+
+def _blockers(dynamic: Any) -> Iterator[tuple[str, str]]:
+    for blocker in dynamic._unsatisfied_blockers_for_display or ():
+        if isinstance(blocker, Blocker):
+            parents = dynamic._blocker_parents.parent_nodes(blocker)
+            yield (", ".join(sorted(_who(parent) for parent in parents)), str(blocker.atom).lstrip("!"))
+
+
+def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The edges of `digraph`, the hardest alone first: Portage shows its cycles in this order too."""
+    if digraph is None:
+        return
+    levels = DepPrioritySatisfiedRange.ignore_priority
+    highest = levels.index(DepPrioritySatisfiedRange.ignore_medium_soft)
+    packages = [package for package in digraph if isinstance(package, Package)]
+    for ignore in reversed(levels[: highest + 1]):
+        yield tuple(
+            (str(parent.cpv), str(child.cpv))
+            for parent in packages
+            for child in digraph.child_nodes(parent, ignore_priority=ignore)
+            if isinstance(child, Package)
+        )
+
+
+def valid_cpv(text: str) -> bool:
+    """Whether `text` is CATEGORY/NAME-VERSION."""
+    parts = portage.catpkgsplit(text)
+    return parts is not None and parts[0] != "null" and portage.isvalidatom(f"={text}")

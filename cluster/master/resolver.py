@@ -1,0 +1,395 @@
+"""From atoms to a plan. Portage solves; this asks it, copies the answer, and says why there is none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import InputError
+from cluster.master import portagelib
+from cluster.master.graph import smallest_cycle
+from cluster.master.portagelib import Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
+from cluster.model import Cpv, Distfile, Package, Plan, Repository
+from cluster.process import tail
+from cluster.target import Target
+
+_CONFIG = "make_conf"
+"""Where a user's own make.conf lines come from, as messages call it."""
+
+
+class ResolveError(InputError):
+    """There is no plan. `detail` is what Portage itself said, which may be many lines or none."""
+
+    def __init__(self, what: str, mend: str = "", *, detail: str = "") -> None:
+        super().__init__(what, mend)
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to plan, and over which ebuilds."""
+
+    target: Target
+    atoms: tuple[str, ...]
+    """Atoms, and sets such as `@demo`."""
+    repositories: tuple[Repository, ...]
+    """The first is the main one; a later one wins over an earlier."""
+    profile: Path
+    installed: Path
+    """The stage's /var/db/pkg. Read, never written."""
+    emptytree: bool = False
+    """Plan as if nothing were installed."""
+    test: bool = False
+    """FEATURES=test: the tests' dependencies too."""
+    make_conf: str = ""
+    """The user's own lines for make.conf."""
+    manifests: bool = True
+    """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
+
+
+def resolve(request: Request, workdir: Path) -> Plan:
+    """The plan that builds `request.atoms`, as `emerge --pretend --with-bdeps=y` orders it.
+
+    Portage writes below `workdir` and nowhere else; kept for the next time, it saves
+    sourcing the ebuilds again. Raises InputError, or the ResolveError that it is where
+    Portage has more to say.
+    """
+    _check_places(request)
+    place = portagelib.Place(
+        root=workdir.absolute(),
+        repositories=request.repositories,
+        profile=request.profile,
+        installed=request.installed,
+        make_conf=request.make_conf,
+        test=request.test,
+    )
+    with portagelib.listening() as said:
+        try:
+            plan = _resolve(request, place)
+        except InputError as error:
+            problem: InputError | None = error
+        except portagelib.PortageError as error:
+            problem = ResolveError("Portage gave up", str(error).strip() or type(error).__name__)
+        else:
+            problem = None
+    if problem is None:
+        return plan
+    if isinstance(problem, ResolveError):
+        raise _with_detail(problem, said.text)
+    raise problem
+
+
+def _with_detail(problem: ResolveError, said: str) -> ResolveError:
+    """`problem` with what Portage said; where it has no mend of its own, that is the end of it."""
+    problem.detail = said.strip()
+    if not problem.mend:
+        return ResolveError(problem.what, tail(said, 3), detail=problem.detail)
+    return problem
+
+
+def _resolve(request: Request, place: portagelib.Place) -> Plan:
+    with portagelib.opened(place) as target:
+        _check_profile(target)
+        _check_atoms(target, request.atoms)
+        answer = target.solve(request.atoms, emptytree=request.emptytree)
+        if isinstance(answer, Unsolved):
+            raise _explain(target, answer)
+        return _plan(request, target, answer)
+
+
+def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
+    requires = _requires(solution)
+    packages = tuple(
+        Package(
+            cpv=Cpv(node.cpv),
+            slot=node.slot,
+            use=node.use,
+            iuse=node.iuse,
+            repository=node.repository,
+            ebuild=target.ebuild(node.cpv, node.repository),
+            requires=requires[node],
+            distfiles=_distfiles(target, node, strict=request.manifests),
+            reason=_reason(solution, node),
+        )
+        for node in solution.order
+    )
+    return Plan(
+        target=request.target.name,
+        chost=target.chost or request.target.chost,
+        packages=packages,
+        repositories=request.repositories,
+        profile=request.profile,
+    )
+
+
+def _reason(solution: Solution, node: Node) -> str:
+    if node in solution.requested or node not in solution.parents:
+        return "requested"
+    return f"needed by {solution.parents[node].cpv}"
+
+
+def _requires(solution: Solution) -> dict[Node, tuple[Cpv, ...]]:
+    """For each package of the plan, what must be in the node before its build.
+
+    These are its build-time children, closed over what they need to run. Of those only
+    the ones before it in Portage's order count: a sequential emerge would have installed
+    exactly them, and what comes later (a runtime cycle, a post dependency) the stage has in
+    its own version. So every edge agrees with one order, and the plan has no cycle.
+    """
+    place = {node: index for index, node in enumerate(solution.order)}
+    return {
+        node: tuple(
+            Cpv(child.cpv)
+            for child in sorted(_closure(solution, node), key=lambda child: place.get(child, len(place)))
+            if place.get(child, len(place)) < place[node]
+        )
+        for node in solution.order
+    }
+
+
+def _closure(solution: Solution, node: Node) -> set[Node]:
+    """What the build of `node` needs, and what that needs to run. What the stage has is complete as it is."""
+    found: set[Node] = set()
+    stack = [need.child for need in solution.needs[node] if need.build]
+    while stack:
+        child = stack.pop()
+        if child in found or not child.merge:
+            continue
+        found.add(child)
+        stack.extend(need.child for need in solution.needs[child] if need.run)
+    return found
+
+
+def _distfiles(target: portagelib.Target, node: Node, *, strict: bool) -> tuple[Distfile, ...]:
+    sources = target.sources(node)
+    unknown = next((source for source in sources if not source.digests), None)
+    if unknown and strict:
+        ebuild = target.ebuild(node.cpv, node.repository)
+        raise InputError(
+            f"{node.cpv}: its Manifest has no checksum of {unknown.name}", f"run `ebuild {ebuild} manifest`"
+        )
+    return tuple(_distfile(source) for source in sources)
+
+
+def _distfile(source: Source) -> Distfile:
+    return Distfile(source.name, source.size, source.digests, source.uris)
+
+
+# What can be said before Portage is asked.
+
+
+def _check_places(request: Request) -> None:
+    names = [repository.name for repository in request.repositories]
+    if not names:
+        raise InputError("there is no ebuild repository", "name one with --repo NAME=DIR")
+    for repository in request.repositories:
+        _check_repository(repository, names)
+    if not request.profile.is_dir():
+        raise InputError(f"there is no profile {request.profile}", "name a profile's directory with --profile")
+    if not request.installed.is_dir():
+        raise InputError(
+            f"there is no installed database {request.installed}", "name a /var/db/pkg directory with --installed"
+        )
+    if not request.atoms:
+        raise InputError("there is nothing to plan", "name an atom or a set such as @demo")
+
+
+def _check_repository(repository: Repository, names: Sequence[str]) -> None:
+    location = repository.location
+    if not location.is_dir():
+        raise InputError(f"repository {repository.name}: there is no directory {location}", "mend its path")
+    name_file = location / "profiles/repo_name"
+    if not name_file.is_file():
+        raise InputError(
+            f"{location} is no ebuild repository: it has no profiles/repo_name",
+            f"put the name {repository.name} in that file, or mend the path",
+        )
+    name = name_file.read_text().strip()
+    if name != repository.name:
+        raise InputError(f"repository {repository.name} at {location} calls itself {name!r}", f"call it {name}")
+    if names.count(name) > 1:
+        raise InputError(f"repository {name} is given twice", "leave one out")
+    for master in portagelib.masters(repository):
+        if master not in names:
+            raise InputError(
+                f"repository {name} builds on repository {master}, which is not given",
+                f"add --repo {master}=DIR, or take it from `masters` in {location}/metadata/layout.conf",
+            )
+
+
+def _check_profile(target: portagelib.Target) -> None:
+    profile = target.place.profile
+    if not target.has_profile:
+        raise ResolveError(f"profile {profile} cannot be read")
+    if not target.arch:
+        raise ResolveError(f"profile {profile} sets no ARCH", "set it in the profile's make.defaults, or use another")
+
+
+def _check_atoms(target: portagelib.Target, atoms: Iterable[str]) -> None:
+    for atom in atoms:
+        if atom.startswith("@"):
+            _check_set(target, atom.removeprefix("@"))
+        elif not portagelib.valid_atom(atom):
+            raise ResolveError(
+                f"{atom!r} is not a package atom",
+                "write CATEGORY/NAME, or =CATEGORY/NAME-VERSION with the sign for a version",
+            )
+
+
+def _check_set(target: portagelib.Target, name: str) -> None:
+    known = target.sets()
+    if target.set_atoms(name) is None:
+        listed = ", ".join(f"@{other}" for other in known)
+        inside = "a set in it is unknown; " if name in known else ""
+        raise ResolveError(f"unknown set @{name}", f"{inside}known sets: {listed}")
+
+
+# Why Portage found no plan: the first reason that names something.
+
+
+def _explain(target: portagelib.Target, problem: Unsolved) -> ResolveError:
+    if problem.broken:
+        return _explain_broken(target, problem.broken)
+    if problem.unmet:
+        return _explain_unmet(target, problem.unmet[0])
+    if problem.conflicts:
+        return _explain_conflict(problem.conflicts[0])
+    if problem.blockers:
+        blocker, blocked = problem.blockers[0]
+        return ResolveError(f"{blocker} cannot be installed beside {blocked}", "ask for one of the two")
+    for edges in problem.circular:
+        if cycle := smallest_cycle(edges):
+            return _explain_cycle(cycle)
+    return ResolveError("Portage found no solution")
+
+
+def _explain_cycle(cycle: Sequence[str]) -> ResolveError:
+    around = " -> ".join((*cycle, cycle[0]))
+    return ResolveError(
+        f"circular dependencies: {around}",
+        "break the circle: turn off a USE flag of one of them, or have the stage provide one (--installed)",
+    )
+
+
+def _explain_conflict(conflict: SlotConflict) -> ResolveError:
+    sides = "; ".join(f"{cpv} for {_wishes(wishes)}" for cpv, wishes in conflict.versions)
+    return ResolveError(
+        f"slot conflict: {conflict.slot} cannot be two versions at once ({sides})",
+        "ask for packages that agree on one version",
+    )
+
+
+def _wishes(wishes: Sequence[tuple[str, str]]) -> str:
+    return " and ".join(f"{who or 'the request'} ({atom})" for who, atom in wishes) or "the request"
+
+
+def _explain_unmet(target: portagelib.Target, unmet: Unmet) -> ResolveError:
+    """What stands against the atom: no such name, no such version, a mask, a broken ebuild, USE."""
+    versions = target.versions(_findable(target, unmet))
+    if not versions:
+        return _explain_unknown(target, unmet)
+    if unmet.use:
+        return _explain_use(unmet, unmet.use[0])
+    for cpv in reversed(versions):
+        if target.complaint(cpv):
+            return _explain_broken(target, cpv, _because(unmet))
+        if target.masks(cpv):
+            return _explain_mask(target, unmet, cpv)
+    return ResolveError(f"{_subject(unmet)} cannot be satisfied")
+
+
+def _explain_broken(target: portagelib.Target, cpv: str, because: str = "") -> ResolveError:
+    return ResolveError(f"{target.ebuild(cpv)} cannot be read{because}", f"mend it: {target.complaint(cpv)}")
+
+
+def _findable(target: portagelib.Target, unmet: Unmet) -> str:
+    """The atom without USE, its category filled in when only one has the name."""
+    category, _, name = unmet.cp.partition("/")
+    if category != "null":
+        return unmet.bare
+    full = [cp for cp in target.names() if cp.partition("/")[2] == name]
+    return unmet.bare.replace(unmet.cp, full[0]) if len(full) == 1 else unmet.bare
+
+
+def _subject(unmet: Unmet) -> str:
+    """`app/foo needs dev/bar[x]`, or the atom alone when it was asked for."""
+    if unmet.wanted_by.startswith("@"):
+        return f"set {unmet.wanted_by} has {unmet.atom}, which"
+    return f"{unmet.wanted_by} needs {unmet.atom}, which" if unmet.wanted_by else unmet.atom
+
+
+def _because(unmet: Unmet) -> str:
+    return f" (for {unmet.wanted_by})" if unmet.wanted_by else ""
+
+
+def _explain_unknown(target: portagelib.Target, unmet: Unmet) -> ResolveError:
+    names = target.names()
+    repositories = ", ".join(repository.name for repository in target.place.repositories)
+    if unmet.cp in names:
+        known = ", ".join(cpv.partition("/")[2] for cpv in target.versions(unmet.cp))
+        return ResolveError(f"{_subject(unmet)} no ebuild matches", f"there are {known}")
+    near = _similar(unmet.cp, names)
+    mend = f"did you mean {', '.join(near)}?" if near else "add the repository that has it with --repo NAME=DIR"
+    if not unmet.wanted_by:
+        return ResolveError(f"unknown package {unmet.atom} (not in {repositories})", mend)
+    return ResolveError(f"{_subject(unmet)} no repository has ({repositories})", mend)
+
+
+def _similar(cp: str, names: Sequence[str]) -> list[str]:
+    """Names like `cp`: the same in another category, or nearly the same."""
+    category, _, name = cp.partition("/")
+    same = [other for other in names if other.partition("/")[2] == name]
+    by_name: Mapping[str, list[str]] = _by_name(names)
+    near = [full for other in difflib.get_close_matches(name, by_name, 3) for full in by_name[other]]
+    whole = [] if category == "null" else difflib.get_close_matches(cp, names, 3, 0.75)
+    return list(dict.fromkeys([*same, *whole, *near]))[:3]
+
+
+def _by_name(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for full in names:
+        found.setdefault(full.partition("/")[2], []).append(full)
+    return found
+
+
+def _explain_mask(target: portagelib.Target, unmet: Unmet, cpv: str) -> ResolveError:
+    """Which masks there are, and the line that lifts each."""
+    reasons = target.masks(cpv)
+    lift = "; ".join(dict.fromkeys(_lift(target, cpv, reason) for reason in reasons))
+    return ResolveError(f"{cpv}{_because(unmet)} is masked by {', '.join(reasons)}", lift)
+
+
+def _lift(target: portagelib.Target, cpv: str, reason: str) -> str:
+    if reason.endswith("keyword"):
+        keyword = f"~{target.arch}" if reason.startswith("~") else "**"
+        return f'put ACCEPT_KEYWORDS="{keyword}" in {_CONFIG}'
+    if reason == "package.mask":
+        return f"take it from {target.mask_file(cpv) or 'package.mask'}, or ask for another version"
+    if reason.endswith("license(s)"):
+        return f'put ACCEPT_LICENSE="{reason.removesuffix(" license(s)")}" in {_CONFIG}'
+    return f"mend {target.ebuild(cpv)}, or ask for another version"
+
+
+def _explain_use(unmet: Unmet, problem: UseProblem) -> ResolveError:
+    if problem.required_use:
+        return ResolveError(
+            f"{problem.cpv}{_because(unmet)}: its USE flags break its REQUIRED_USE ( {problem.required_use} )",
+            f"set USE in {_CONFIG} or the profile's package.use",
+        )
+    if problem.missing:
+        return ResolveError(
+            f"{_subject(unmet)} {problem.cpv} cannot satisfy: it has no USE flag {' '.join(problem.missing)}",
+            "use another version of either",
+        )
+    changes = " ".join(_changes(problem))
+    return ResolveError(
+        f"{_subject(unmet)} {problem.cpv} satisfies only with other USE flags",
+        f'put USE="{changes}" in {_CONFIG}, or `{unmet.cp} {changes}` in the profile\'s package.use',
+    )
+
+
+def _changes(problem: UseProblem) -> Iterator[str]:
+    yield from problem.enable
+    yield from (f"-{flag}" for flag in problem.disable)

@@ -1,0 +1,108 @@
+"""One run of the master: a directory that it owns while it lives, and the sweeping of dead ones.
+
+    runs/ID/
+        lock        held (flock) as long as the master lives
+        children    process groups it started, a line each: PGID START-TIME
+        public      the path of its directory under the system's temporary directory
+        nodes/      sockets, disks and consoles of its nodes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+
+class Run:
+    """A live run's directory below `state`/runs, removed with all it holds on leaving."""
+
+    def __init__(self, state: Path) -> None:
+        runs = state / "runs"
+        runs.mkdir(parents=True, exist_ok=True)
+        self.directory = Path(tempfile.mkdtemp(prefix="run-", dir=runs))
+        self._lock = (self.directory / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._writing = threading.Lock()
+        # distccd started by root becomes a user who cannot pass into root's home.
+        self.public = Path(tempfile.mkdtemp(prefix="portage-cluster-"))
+        self.public.chmod(0o755)
+        (self.directory / "public").write_text(str(self.public))
+
+    def own(self, pgid: int) -> None:
+        """Note a process group that the next run is to end if this one cannot."""
+        with self._writing, (self.directory / "children").open("a") as stream:
+            stream.write(f"{pgid} {_start_time(pgid)}\n")
+
+    @contextlib.contextmanager
+    def node_directory(self, name: str) -> Iterator[Path]:
+        """A directory for a node, by a name short enough for sockets (at most 107 bytes)."""
+        directory = self.directory / "nodes" / name
+        directory.mkdir(parents=True)
+        link = self.public / name
+        link.symlink_to(directory)
+        try:
+            yield link
+        finally:
+            link.unlink(missing_ok=True)
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self.public, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self._lock.close()
+
+
+def _start_time(pid: int) -> str:
+    """When a process started (field 22 of /proc/PID/stat), "" if it is gone: tells a reused id."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _is_dead(run: Path) -> bool:
+    try:
+        with (run / "lock").open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def sweep(state: Path) -> int:
+    """End what dead runs left behind: processes, disks, directories. Returns how many runs."""
+    swept = 0
+    for run in sorted((state / "runs").glob("run-*")):
+        if not _is_dead(run):
+            continue
+        for line in _lines(run / "children"):
+            pgid, _, started = line.partition(" ")
+            if started and _start_time(int(pgid)) == started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(int(pgid), signal.SIGKILL)
+        for public in _lines(run / "public"):
+            shutil.rmtree(public, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)
+        swept += 1
+    return swept
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,144 @@
+"""The values that the parts hand to each other: plan, job, outcome. All frozen."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NewType
+
+Cpv = NewType("Cpv", str)
+"""CATEGORY/NAME-VERSION, for example `sys-libs/zlib-1.3.1`."""
+
+
+class Action(enum.StrEnum):
+    """What a plan does with a package."""
+
+    BUILD = "build"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Distfile:
+    """A source archive as the Manifest describes it."""
+
+    name: str
+    size: int
+    """Bytes."""
+    digests: tuple[tuple[str, str], ...]
+    """Hash name (`BLAKE2B`, `SHA512`) and hexadecimal digest."""
+    uris: tuple[str, ...]
+    """Where upstream has it, mirrors expanded, in the ebuild's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """An ebuild repository: its name and directory."""
+
+    name: str
+    location: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One package of a plan."""
+
+    cpv: Cpv
+    slot: str
+    """With its subslot, as `0/1.3`."""
+    use: tuple[str, ...]
+    """The enabled flags of its IUSE, sorted."""
+    iuse: tuple[str, ...]
+    """All flags of its IUSE, without defaults' signs, sorted."""
+    repository: str
+    ebuild: Path
+    requires: tuple[Cpv, ...]
+    """Every package that must be in the node before the build, in the order of installation."""
+    distfiles: tuple[Distfile, ...]
+    action: Action = Action.BUILD
+    reason: str = ""
+
+    @property
+    def category(self) -> str:
+        """The part before the slash."""
+        return self.cpv.partition("/")[0]
+
+    @property
+    def pf(self) -> str:
+        """Name and version, Portage's PF."""
+        return self.cpv.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to build, in an order in which every package comes after what it requires."""
+
+    target: str
+    chost: str
+    packages: tuple[Package, ...]
+    repositories: tuple[Repository, ...]
+    profile: Path
+
+    def package(self, cpv: Cpv) -> Package:
+        """The package called `cpv`; KeyError if the plan has none."""
+        for package in self.packages:
+            if package.cpv == cpv:
+                return package
+        raise KeyError(cpv)
+
+    @property
+    def to_build(self) -> tuple[Package, ...]:
+        """The packages that are not skipped."""
+        return tuple(package for package in self.packages if package.action is Action.BUILD)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiles:
+    """How many compiler runs distcc sent to the host, kept in the node, or saw fail."""
+
+    remote: int = 0
+    local: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Compiles) -> Compiles:
+        return Compiles(self.remote + other.remote, self.local + other.local, self.failed + other.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Build this package, from exactly these prerequisites."""
+
+    package: Package
+    attempt: int
+    """Counts from 1; more than 1 after a lost node."""
+
+
+class Verdict(enum.StrEnum):
+    """How a package ended."""
+
+    BUILT = "built"
+    FAILED = "failed"
+    """The package's fault."""
+    LOST = "lost"
+    """The host's or node's fault; tried again elsewhere."""
+    BLOCKED = "blocked"
+    """A prerequisite failed."""
+    SKIPPED = "skipped"
+    """Already in the binhost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job, or one package that never became a job, ended."""
+
+    cpv: Cpv
+    verdict: Verdict
+    node: str = ""
+    attempt: int = 0
+    phases: tuple[tuple[str, float], ...] = ()
+    """Phase (`boot`, `prerequisites`, `configure`, `compile`, `install`…) and its seconds."""
+    seconds: float = 0.0
+    compiles: Compiles = field(default_factory=Compiles)
+    log: Path | None = None
+    binpkg: Path | None = None
+    reason: str = ""

@@ -1,0 +1,127 @@
+"""Build one package in one node, from the job's disk to the files that come back."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import BuildFailed, NodeLost
+from cluster.model import Package
+from cluster.node import disk
+from cluster.node import job as jobs
+from cluster.node.node import Hardware, Node, booted
+
+_FETCH_S = 300.0
+_ROOM_MIB = 512  # on the job's disk, for the binpkg
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a build is given up, in seconds."""
+
+    total_s: float
+    silence_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build leaves behind on the host."""
+
+    binpkg: Path | None
+    """None if it failed."""
+    phases: tuple[tuple[str, float], ...]
+    distcc_log: str
+    failure: str = ""
+    """The phase that failed and how, in one line."""
+
+
+def phases(marks: str) -> tuple[tuple[str, float], ...]:
+    """Seconds per phase from the marks that guest/build and guest/bashrc wrote.
+
+    A line is NAME SECONDS-SINCE-BOOT; `begin:PHASE` and `end:PHASE` bracket an ebuild phase,
+    `prerequisites`, `ebuild` and `end` the steps around them. A phase that did not end is left out.
+    """
+    times = {name: float(at) for name, _, at in (line.partition(" ") for line in marks.splitlines()) if at}
+    spent: dict[str, float] = {}
+    if "ebuild" in times:
+        spent["prerequisites"] = times["ebuild"] - times["prerequisites"]
+    for name, at in times.items():
+        kind, _, phase = name.partition(":")
+        if kind == "begin" and f"end:{phase}" in times:
+            spent[phase] = times[f"end:{phase}"] - at
+    if "end" in times and "end:install" in times:
+        spent["package"] = times["end"] - times["end:install"]
+    return tuple((name, round(seconds, 2)) for name, seconds in spent.items())
+
+
+def unfinished(marks: str) -> str:
+    """The phase in which the marks stop."""
+    names = [line.partition(" ")[0] for line in marks.splitlines()]
+    open_phases = [name[6:] for name in names if name.startswith("begin:") and f"end:{name[6:]}" not in names]
+    if open_phases:
+        return open_phases[-1]
+    last = names[-1] if names else "start"
+    return {"ebuild": "setup", "end:install": "package"}.get(last, last.removeprefix("end:"))
+
+
+def build(
+    package: Package,
+    settings: jobs.Settings,
+    hardware: Hardware,
+    limits: Limits,
+    *,
+    directory: Path,
+    binpkgs: Mapping[str, Path],
+    distfiles: Path,
+    output: Callable[[bytes], None],
+    own: Callable[[int], None],
+    entered: Callable[[str], None] = lambda phase: None,
+) -> Built:
+    """Build `package` in a fresh node whose files are in `directory`.
+
+    The build's output goes to `output` as it comes; `entered` is told of each step. A build
+    that fails is a value; NodeLost is raised when the node is at fault.
+    """
+    entered("job disk")
+    content = directory / "job"
+    content.mkdir()
+    jobs.fill(content, package, settings, binpkgs, distfiles)
+    image = directory / "job.ext4"
+    disk.make_ext4(content, image, disk.size_mib(content) + _ROOM_MIB)
+    shutil.rmtree(content)
+    entered("boot")
+    with booted(hardware, directory, image, own) as node:
+        entered("build")
+        failure = _run(node, limits, output)
+        marks = _text(node, "marks", directory)
+        spent = (("boot", round(node.boot_seconds, 2)), *phases(marks))
+        log = _text(node, "distcc.log", directory)
+        if failure:
+            return Built(None, spent, log, f"{unfinished(marks)}: {failure}")
+        binpkg = directory / f"{package.pf}.gpkg.tar"
+        node.ssh.fetch(jobs.OUT / "packages" / f"{package.cpv}.gpkg.tar", binpkg, deadline_s=_FETCH_S)
+    return Built(binpkg, spent, log)
+
+
+def _run(node: Node, limits: Limits, output: Callable[[bytes], None]) -> str:
+    """Run guest/build; returns why it failed, "" if it did not."""
+    command = f"mkdir -p {jobs.MOUNT} && mount -o noatime /dev/vdb {jobs.MOUNT} && exec sh {jobs.MOUNT}/build"
+    try:
+        status = node.ssh.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
+    except BuildFailed as error:
+        return str(error)
+    if status and node.machine.child.ended:
+        raise NodeLost("QEMU ended during the build", node.machine.child.why())
+    return f"exit status {status}" if status else ""
+
+
+def _text(node: Node, name: str, directory: Path) -> str:
+    """A small file of /job/out, "" if the node does not have it."""
+    chunks: list[bytes] = []
+    start = time.monotonic()
+    node.ssh.run(f"cat {jobs.OUT / name} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
+    del start, directory
+    return b"".join(chunks).decode(errors="replace")

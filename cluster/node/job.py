@@ -1,0 +1,164 @@
+"""What a node is given for one package: a disk with sources, prerequisites, ebuild and settings.
+
+    job.env      what guest/build reads
+    portage/     the node's /etc/portage
+    repos/NAME/  profiles, eclasses, the one package of the repository
+    profiles/    the profile, unless a repository holds it
+    distfiles/   the package's sources, already checked
+    binpkgs/     its prerequisites and nothing else
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cluster import paths
+from cluster.model import Package, Repository
+
+MOUNT = PurePosixPath("/job")
+OUT = MOUNT / "out"
+
+_FEATURES = (
+    "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance "
+    "-pid-sandbox -ipc-sandbox -network-sandbox -mount-sandbox -merge-wait -binpkg-docompress -ebuild-locks -config-protect-if-modified"
+)
+_SHARED = ("profiles", "eclass", "metadata", "licenses")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every job of a run shares."""
+
+    chost: str
+    profile: Path
+    repositories: tuple[Repository, ...]
+    jobs: int
+    """make's -j."""
+    distcc_hosts: str = ""
+    """Empty for no offload."""
+    test: bool = False
+    make_conf: str = ""
+    """The user's own lines."""
+
+
+def make_conf(settings: Settings) -> str:
+    """The node's make.conf."""
+    features = [_FEATURES]
+    if settings.distcc_hosts:
+        features.append("distcc")
+    if settings.test:
+        features.append("test")
+    values = {
+        "CHOST": settings.chost,
+        "MAKEOPTS": f"-j{settings.jobs}",
+        "FEATURES": " ".join(features),
+        "DISTDIR": f"{MOUNT}/distfiles",
+        "PKGDIR": f"{MOUNT}/binpkgs",
+        "PORTAGE_TMPDIR": "/var/tmp",
+        "BINPKG_FORMAT": "gpkg",
+        "BINPKG_COMPRESS": "zstd",
+        "BINPKG_COMPRESS_FLAGS": "-3",
+        # Sources come with the job: a fetch in a node is a mistake, and is to fail at once.
+        "FETCHCOMMAND": "/bin/false",
+        "RESUMECOMMAND": "/bin/false",
+        "CLEAN_DELAY": "0",
+        "EMERGE_WARNING_DELAY": "0",
+    }
+    if settings.distcc_hosts:
+        values |= {
+            "DISTCC_HOSTS": settings.distcc_hosts,
+            "DISTCC_DIR": "/var/tmp/distcc",
+            "DISTCC_LOG": f"{OUT}/distcc.log",
+            "DISTCC_SKIP_LOCAL_RETRY": "1",  # configure's failing tests are to fail once
+            "DISTCC_BACKOFF_PERIOD": "0",  # one lost connection is not to cost a minute of remote compiles
+        }
+    lines = [f'{key}="{value}"\n' for key, value in values.items()]
+    return settings.make_conf.rstrip("\n") + "\n" + "".join(lines)
+
+
+def package_use(package: Package) -> str:
+    """package.use that pins every flag of the package's IUSE."""
+    if not package.iuse:
+        return ""
+    flags = (flag if flag in package.use else f"-{flag}" for flag in package.iuse)
+    return f"={package.cpv} {' '.join(flags)}\n"
+
+
+def repos_conf(repositories: tuple[Repository, ...]) -> str:
+    """repos.conf for the repositories where a job has them."""
+    sections = [f"[DEFAULT]\nmain-repo = {repositories[0].name}\n"]
+    sections += [f"[{repo.name}]\nlocation = {MOUNT}/repos/{repo.name}\nauto-sync = no\n" for repo in repositories]
+    return "\n".join(sections)
+
+
+def environment(package: Package) -> str:
+    """job.env: shell assignments."""
+    name = package.ebuild.parent.name
+    ebuild = MOUNT / "repos" / package.repository / package.category / name / package.ebuild.name
+    values: Mapping[str, str] = {
+        "CPV": package.cpv,
+        "EBUILD": str(ebuild),
+        "PREREQUISITES": " ".join(f"={cpv}" for cpv in package.requires),
+    }
+    return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items())
+
+
+def _profile_place(settings: Settings) -> tuple[PurePosixPath, Path | None]:
+    """Where the profile is in the node, and the directory to copy there if no repository has it."""
+    for repo in settings.repositories:
+        if settings.profile.is_relative_to(repo.location):
+            return MOUNT / "repos" / repo.name / settings.profile.relative_to(repo.location), None
+    return MOUNT / "profiles" / settings.profile.name, settings.profile.parent
+
+
+def fill(directory: Path, package: Package, settings: Settings, binpkgs: Mapping[str, Path], distfiles: Path) -> None:
+    """Write the content of a job's disk into the empty `directory`.
+
+    `binpkgs` has the file of every prerequisite by cpv, `distfiles` is the master's directory.
+    """
+    (directory / "job.env").write_text(environment(package))
+    portage = directory / "portage"
+    portage.mkdir()
+    (portage / "make.conf").write_text(make_conf(settings))
+    (portage / "package.use").write_text(package_use(package))
+    (portage / "repos.conf").write_text(repos_conf(settings.repositories))
+    shutil.copy(paths.data("stage-images", "guest", "bashrc"), portage / "bashrc")
+    shutil.copy(paths.data("stage-images", "guest", "build"), directory / "build")
+    place, source = _profile_place(settings)
+    (portage / "make.profile").symlink_to(place)
+    if source is not None:
+        shutil.copytree(source, directory / "profiles", symlinks=True)
+    for repo in settings.repositories:
+        _copy_repository(repo, directory / "repos" / repo.name, package)
+    (directory / "out").mkdir()
+    (directory / "distfiles").mkdir()
+    for distfile in package.distfiles:
+        _link(distfiles / distfile.name, directory / "distfiles" / distfile.name)
+    (directory / "binpkgs").mkdir()
+    for cpv in package.requires:
+        _link(binpkgs[cpv], directory / "binpkgs" / cpv.partition("/")[0] / binpkgs[cpv].name)
+
+
+def _copy_repository(repo: Repository, place: Path, package: Package) -> None:
+    place.mkdir(parents=True)
+    for name in _SHARED:
+        if (repo.location / name).is_dir():
+            ignore = shutil.ignore_patterns("md5-cache", "glsa", "news", "dtd")
+            shutil.copytree(repo.location / name, place / name, symlinks=True, ignore=ignore)
+    if repo.name == package.repository:
+        source = package.ebuild.parent
+        shutil.copytree(source, place / package.category / source.name, symlinks=True)
+
+
+def _link(source: Path, place: Path) -> None:
+    """A hard link, or a copy where the file systems differ."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copy(source, place)

@@ -1,0 +1,122 @@
+"""One QEMU process: its command line (pure), and its life."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from cluster.errors import MachineError, NodeLost
+from cluster.node.console import Console
+from cluster.node.emulator import Emulator
+from cluster.process import Child
+from cluster.target import Target
+
+_QMP_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk of a machine; the first is its root."""
+
+    path: Path
+    format: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a QEMU process is to emulate."""
+
+    target: Target
+    kernel: Path
+    initrd: Path
+    disks: tuple[Disk, ...]
+    memory_mib: int
+    cpus: int
+    init: str = "/sbin/cluster-init"
+    ssh_port: int | None = None
+    """Loopback port forwarded to the guest's sshd; None for no network."""
+
+
+def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str]:
+    """QEMU's command line for `machine`, with its sockets and console log in `directory`."""
+    hardware = machine.target.qemu
+    words = [
+        str(emulator.binary),
+        *(["-L", str(emulator.data)] if emulator.data else []),
+        *["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+        *["-machine", hardware.machine, "-accel", "tcg", "-cpu", hardware.cpu],
+        *["-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"],
+        *["-kernel", str(machine.kernel), "-initrd", str(machine.initrd)],
+        *["-append", f"console={hardware.console} {machine.target.kernel.arguments} cluster.init={machine.init}"],
+        *["-chardev", f"socket,id=console,path={directory}/console.sock,logfile={directory}/console.log"],
+        *["-serial", "chardev:console"],
+        *["-chardev", f"socket,id=qmp,path={directory}/qmp.sock", "-mon", "chardev=qmp,mode=control"],
+        *["-device", hardware.random_bus],
+    ]
+    for number, disk in enumerate(machine.disks):
+        options = f"file={disk.path},format={disk.format},if=none,id=disk{number},cache=unsafe,discard=unmap"
+        words += ["-drive", options + (",readonly=on" if disk.read_only else "")]
+        words += ["-device", f"{hardware.disk_bus},drive=disk{number}"]
+    if machine.ssh_port is not None:
+        words += ["-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"]
+        words += ["-device", f"{hardware.network_bus},netdev=net,romfile="]
+    return words
+
+
+def free_port() -> int:
+    """A loopback TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started QEMU: its process, console and monitor."""
+
+    child: Child
+    console: Console
+    monitor: QEMUMonitorProtocol
+
+
+@contextmanager
+def running(emulator: Emulator, machine: Machine, directory: Path) -> Iterator[Running]:
+    """Start QEMU in `directory` and end it on leaving.
+
+    Raises NodeLost if it ends before it answers on its monitor.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(directory / "console.sock"))
+        monitor = QEMUMonitorProtocol(str(directory / "qmp.sock"), server=True)
+        stack.callback(monitor.close)
+        child = Child(
+            arguments(emulator, machine, directory), log_path=directory / "qemu.log", env=emulator.environment
+        )
+        stack.enter_context(child)
+        try:
+            monitor.accept(_QMP_DEADLINE_S)
+        except Exception as error:  # the library raises its own, asyncio's and socket's errors
+            raise NodeLost("QEMU did not start", child.why() if child.ended else str(error)) from error
+        yield Running(child, console, monitor)
+
+
+def require_memory(memory_mib: int, nodes: int) -> None:
+    """Raise MachineError if the machine has not the memory for `nodes` nodes of `memory_mib` each."""
+    available = next(
+        int(line.split()[1]) >> 10
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable")
+    )
+    if available < memory_mib * nodes:
+        raise MachineError(
+            f"{nodes} nodes of {memory_mib} MiB need more memory than the {available} MiB available",
+            "use fewer with --nodes, or set node.memory_mib in the config",
+        )

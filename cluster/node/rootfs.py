@@ -1,0 +1,200 @@
+"""Make a stage's root directory bootable; run under fakeroot, natively, on the host.
+
+`python -m cluster.node.rootfs SPEC.json` unpacks what mmdebstrap extracted, records the
+packages in dpkg's database as unpacked (dpkg --configure -a in the first boot does the rest;
+the way of multistrap), adds the master's own Portage, the ssh keys and the guest's init, and
+writes the whole as an ext4 image.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.master.installed import write_installed
+from cluster.node import disk
+from cluster.process import run
+
+_DPKG = "var/lib/dpkg"
+_ARCHIVES = "var/cache/apt/archives"
+_PORTAGE = "opt/portage"
+_STEP_DEADLINE_S = 600.0
+_WRAPPER = """#!/bin/sh
+# PyPI's Portage takes its prefix for EPREFIX unless told otherwise.
+export EPREFIX="" ROOT=/ PORTAGE_CONFIGROOT=/
+exec /{prefix}/bin/{name} "$@"
+"""
+
+
+def _control(deb: Path) -> dict[str, str]:
+    """The control fields of `deb`, continuation lines kept."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in run(["dpkg-deb", "--field", deb], deadline_s=_STEP_DEADLINE_S).splitlines():
+        if line[:1].isspace():
+            fields[name] += "\n" + line
+        else:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+    return fields
+
+
+def _file_list(deb: Path) -> str:
+    """The paths of `deb` as dpkg's .list files have them."""
+    with tarfile.open(deb.with_suffix(".fsys")) as members:
+        names = [member.name.removeprefix(".").rstrip("/") or "/." for member in members]
+    return "".join(f"{name}\n" for name in names)
+
+
+def record_unpacked(root: Path) -> int:
+    """Write dpkg's database for the .debs that mmdebstrap left in `root`; returns how many."""
+    info = root / _DPKG / "info"
+    info.mkdir(parents=True, exist_ok=True)
+    entries = []
+    debs = sorted((root / _ARCHIVES).glob("*.deb"))
+    for deb in debs:
+        fields = _control(deb)
+        name = fields["Package"]
+        if fields.get("Multi-Arch") == "same":
+            name += f":{fields['Architecture']}"
+        with deb.with_suffix(".fsys").open("wb") as stream:
+            run(["dpkg-deb", "--fsys-tarfile", deb], deadline_s=_STEP_DEADLINE_S, output=stream)
+        (info / f"{name}.list").write_text(_file_list(deb))
+        control = deb.with_suffix(".control")
+        run(["dpkg-deb", "--control", deb, control], deadline_s=_STEP_DEADLINE_S)
+        for file in control.iterdir():
+            if file.name != "control":
+                shutil.move(file, info / f"{name}.{file.name}")
+        fields = {"Package": fields.pop("Package"), "Status": "install ok unpacked", **fields}
+        entries.append("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    (root / _DPKG / "status").write_text("\n".join(entries) + "\n")
+    shutil.rmtree(root / _ARCHIVES)
+    (root / _ARCHIVES / "partial").mkdir(parents=True)
+    return len(debs)
+
+
+def _portage_files() -> Iterator[tuple[Path, str]]:
+    """The files of the Portage that runs this, each with its place below a prefix."""
+    distribution = importlib.metadata.distribution("portage")
+    prefix = Path(sys.prefix)
+    for entry in distribution.files or ():
+        source = Path(os.path.normpath(str(distribution.locate_file(entry))))
+        if "tests" not in source.parts and source.exists():
+            yield source, str(source.relative_to(prefix))
+
+
+def install_portage(root: Path) -> None:
+    """Copy the running Portage into a prefix of its own in `root`, with commands in /usr/local/bin."""
+    prefix = root / _PORTAGE
+    for source, place in _portage_files():
+        path = prefix / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, path)
+    for command in (*(prefix / "bin").iterdir(), *(prefix / "lib/portage/bin").rglob("*")):
+        _mend_interpreter(command)
+    (prefix / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+    (prefix / "bin/python3").symlink_to("/usr/bin/python3")
+    (prefix / "bin/python").symlink_to("python3")
+    shutil.rmtree(prefix / "etc/portage", ignore_errors=True)
+    (prefix / "etc").mkdir(exist_ok=True)
+    (prefix / "etc/portage").symlink_to("/etc/portage")
+    (root / "etc/portage").mkdir(parents=True, exist_ok=True)
+    for name in ("emerge", "ebuild", "portageq"):
+        wrapper = root / "usr/local/bin" / name
+        wrapper.parent.mkdir(parents=True, exist_ok=True)
+        wrapper.write_text(_WRAPPER.format(prefix=_PORTAGE, name=name))
+        wrapper.chmod(0o755)
+
+
+def _mend_interpreter(command: Path) -> None:
+    """Point a script's `#!` line at the node's Python instead of the master's."""
+    if command.is_symlink() or not command.is_file():
+        return
+    text = command.read_bytes()
+    first, separator, rest = text.partition(b"\n")
+    if first.startswith(b"#!") and b"python" in first:
+        stamp = command.stat()
+        command.write_bytes(b"#!/" + _PORTAGE.encode() + b"/bin/python3" + separator + rest)
+        os.utime(command, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+
+
+def _append_accounts(root: Path) -> None:
+    """The user and group that Portage looks up, and the one sshd wants, beside Debian's own."""
+    for name in ("passwd", "group"):
+        shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / f"etc/{name}")
+    with (root / "etc/passwd").open("a") as stream:
+        stream.write("portage:x:250:250:portage:/var/tmp/portage:/usr/sbin/nologin\n")
+        stream.write("sshd:x:251:65534::/run/sshd:/usr/sbin/nologin\n")
+    with (root / "etc/group").open("a") as stream:
+        stream.write("portage:x:250:portage\n")
+
+
+def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
+    (root / "etc/hostname").write_text("node\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost node\n10.0.2.2 master\n")
+    (root / "etc/resolv.conf").write_text("")
+    ssh = root / "etc/ssh"
+    ssh.mkdir(parents=True, exist_ok=True)
+    shutil.copy(keys / "host_key", ssh / "ssh_host_ed25519_key")
+    (ssh / "ssh_host_ed25519_key").chmod(0o600)
+    (ssh / "sshd_config").write_text(
+        "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+        "PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "UsePAM no\nUseDNS no\nPrintMotd no\nMaxStartups 100\n"
+        "Subsystem sftp /usr/lib/openssh/sftp-server\n"
+        # An emulated processor: the cipher that needs no AES instructions.
+        "Ciphers chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes128-ctr\n"
+    )
+    home = root / "root/.ssh"
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o700)
+    shutil.copy(keys / "id.pub", home / "authorized_keys")
+    for name, place in (("init", "sbin/cluster-init"), ("configure", "sbin/cluster-configure")):
+        shutil.copy(guest / name, root / place)
+        (root / place).chmod(0o755)
+    (root / "usr/bin/gtar").symlink_to("tar")
+    # Where FEATURES=distcc looks for the compiler names that distcc answers to.
+    (root / "usr/lib/distcc").mkdir(parents=True, exist_ok=True)
+    (root / "usr/lib/distcc/bin").symlink_to(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What `compose` takes; it comes as JSON, because it runs in a process of its own."""
+
+    tar: str
+    """What mmdebstrap extracted."""
+    work: str
+    """A scratch directory; the tree is left in its `root`."""
+    keys: str
+    guest: str
+    """The guest's scripts."""
+    image: str
+    size_mib: int
+    arch: str
+    provides: list[str]
+    """What Portage is to believe installed."""
+
+
+def compose(spec: Spec) -> None:
+    """Turn a tar of extracted packages into a bootable ext4 image."""
+    root = Path(spec.work) / "root"
+    root.mkdir()
+    run(["tar", "--extract", "--file", spec.tar, "--directory", root], deadline_s=_STEP_DEADLINE_S)
+    print(f"recorded {record_unpacked(root)} packages", flush=True)
+    _append_accounts(root)
+    install_portage(root)
+    _configure_guest(root, Path(spec.keys), Path(spec.guest))
+    write_installed(spec.provides, root, spec.arch)
+    disk.make_ext4(root, Path(spec.image), spec.size_mib)
+
+
+if __name__ == "__main__":
+    compose(Spec(**json.loads(Path(sys.argv[1]).read_text())))

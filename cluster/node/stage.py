@@ -1,0 +1,318 @@
+"""Stages: a root file system that boots and builds, made once from Debian's packages, kept in the cache.
+
+stages/TARGET-KEY/
+    disk.qcow2   the root disk that every node's overlay lies over
+    kernel initrd
+    stage.json   what it is made of
+    keys/        id (ours), host_key (the nodes')
+    var-db-pkg/  what Portage believes is installed in it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cluster import paths
+from cluster.apt import Mirror, PrivateApt, machine_mirror
+from cluster.errors import MachineError
+from cluster.master.installed import write_installed
+from cluster.node import disk, qemu, rootfs
+from cluster.node import emulator as emulators
+from cluster.process import find_program, run
+from cluster.target import Recipe, Target
+
+Say = Callable[[str], None]
+
+_DISK_MIB = 8192  # sparse: what a package may need to build, not what is used
+_NEED_MIB = 3000
+_MEMORY_MIB = 1024
+_STEP_DEADLINE_S = 1200.0
+_CONFIGURE_DEADLINE_S = 1800.0
+_FORMAT = 1  # of the directory above; a change makes all stages anew
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A finished stage in the cache."""
+
+    directory: Path
+
+    @property
+    def disk(self) -> Path:
+        """The root disk, qcow2, never written to."""
+        return self.directory / "disk.qcow2"
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel that nodes boot."""
+        return self.directory / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        """Its initramfs."""
+        return self.directory / "initrd"
+
+    @property
+    def identity(self) -> Path:
+        """The private key that opens its nodes."""
+        return self.directory / "keys" / "id"
+
+    @property
+    def host_key(self) -> Path:
+        """The public key that its nodes must show."""
+        return self.directory / "keys" / "host_key.pub"
+
+    @property
+    def installed(self) -> Path:
+        """Its /var/db/pkg."""
+        return self.directory / "var-db-pkg"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What `stage.json` says of it."""
+        facts: dict[str, str] = json.loads((self.directory / "stage.json").read_text())
+        return facts
+
+
+def key(target: Target, recipe: Recipe, mirror: Mirror) -> str:
+    """A hash of all that a stage is made from: recipe, target, guest scripts, Portage's version."""
+    parts = [
+        str(_FORMAT),
+        target.model_dump_json(),
+        recipe.model_dump_json(),
+        mirror.codename,
+        importlib.metadata.version("portage"),
+        Path(__file__).with_name("rootfs.py").read_text(),
+        *(path.read_text() for path in sorted(paths.data("stage-images", "guest").iterdir())),
+    ]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
+
+
+def find(target: Target, recipe: Recipe, cache: Path) -> Stage | None:
+    """The stage for `target` if it is built."""
+    directory = cache / "stages" / f"{target.name}-{key(target, recipe, machine_mirror())}"
+    return Stage(directory) if (directory / "stage.json").exists() else None
+
+
+def all_stages(cache: Path) -> tuple[Stage, ...]:
+    """Every finished stage in the cache."""
+    return tuple(Stage(path.parent) for path in sorted((cache / "stages").glob("*/stage.json")))
+
+
+def remove(stage: Stage) -> None:
+    """Delete a stage."""
+    shutil.rmtree(stage.directory)
+
+
+def ensure(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
+    """The stage for `target`, built if the cache has none. Of two runs at once, one builds."""
+    stages = cache / "stages"
+    stages.mkdir(parents=True, exist_ok=True)
+    with (stages / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find(target, recipe, cache) or _build(target, recipe, cache, say)
+
+
+def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
+    stages = cache / "stages"
+    paths.require_space(stages, _NEED_MIB, f"the {target.name} stage")
+    for leftover in stages.glob(".new-*"):
+        shutil.rmtree(leftover)
+    mirror = machine_mirror()
+    emulator = emulators.ensure(target, cache)
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=stages) as scratch:
+        work = Path(scratch)
+        result = work / "stage"
+        keys = result / "keys"
+        keys.mkdir(parents=True)
+        _make_key(keys / "id")
+        _make_key(keys / "host_key")
+        mode = _extract(target, recipe, mirror, work, say)
+        release = _kernel(target, recipe, mirror, cache, work, result, say)
+        say("writing the root file system")
+        _compose(target, recipe, work, keys)
+        seconds = _configure(emulator, target, result, work, say)
+        say("compacting the root disk")
+        disk.compact(emulator, work / "disk.raw", result / "disk.qcow2")
+        installed = write_installed(recipe.provides, work / "installed", target.name)
+        installed.rename(result / "var-db-pkg")
+        facts = {
+            "target": target.name,
+            "release": mirror.codename,
+            "kernel": release,
+            "qemu": emulator.version,
+            "portage": importlib.metadata.version("portage"),
+            "mode": mode,
+            "configured_in_s": f"{seconds:.0f}",
+        }
+        (result / "stage.json").write_text(json.dumps(facts, indent=1) + "\n")
+        directory = stages / f"{target.name}-{key(target, recipe, mirror)}"
+        result.rename(directory)
+    return Stage(directory)
+
+
+def _make_key(path: Path) -> None:
+    """An ed25519 key pair in OpenSSH's format at `path` and `path`.pub."""
+    private = Ed25519PrivateKey.generate()
+    path.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+    )
+    path.chmod(0o600)
+    public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    path.with_suffix(".pub").write_bytes(public + b"\n")
+
+
+def _unshare_works() -> bool:
+    """Whether this user may make the user namespace that mmdebstrap's `unshare` mode needs."""
+    if shutil.which("newuidmap") is None:
+        return False
+    probe = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
+    return subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30).returncode == 0
+
+
+def _extract_mode() -> str:
+    """mmdebstrap's mode for this user. `extract` runs nothing of the target, so any will do."""
+    if os.geteuid() == 0:
+        return "root"
+    return "unshare" if _unshare_works() else "chrootless"
+
+
+def _extract(target: Target, recipe: Recipe, mirror: Mirror, work: Path, say: Say) -> str:
+    """Unpack the recipe's packages to `work`/root.tar; returns mmdebstrap's mode."""
+    mode = _extract_mode()
+    say(f"unpacking Debian {mirror.codename} packages for {target.debian_arch} (mmdebstrap, mode {mode})")
+    argv: list[str | Path] = [
+        *([find_program("fakeroot", "fakeroot"), "--"] if mode == "chrootless" else []),
+        find_program("mmdebstrap", "mmdebstrap"),
+        f"--mode={mode}",
+        f"--arch={target.debian_arch}",
+        "--variant=extract",
+        "--format=tar",
+        "--aptopt=Apt::Install-Recommends false",
+        "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+        "--skip=cleanup/apt/cache",
+        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale", "lintian")),
+        f"--include={','.join(recipe.packages)}",
+        mirror.codename,
+        work / "root.tar",
+        f"deb {mirror.uri} {mirror.codename} main",
+    ]
+    run(argv, deadline_s=_STEP_DEADLINE_S)
+    return mode
+
+
+def _kernel(target: Target, recipe: Recipe, mirror: Mirror, cache: Path, work: Path, result: Path, say: Say) -> str:
+    """Unpack the kernel outside the root, take its image, make the initramfs; returns its release."""
+    suite = target.kernel.suite.format(codename=mirror.codename)
+    say(f"fetching the kernel ({target.kernel.package} from {suite}) and making its initramfs")
+    suites = tuple(dict.fromkeys((mirror.codename, suite)))
+    apt = PrivateApt(cache / "apt" / target.debian_arch, suites, arch=target.debian_arch)
+    names = [name for name in apt.depends(target.kernel.package, suite=suite) if name.startswith("linux-image-")]
+    debs = apt.download_only([*names, recipe.busybox], work / "debs", suite=suite)
+    tree = work / "kernel"
+    for deb in debs:
+        run([find_program("dpkg-deb", "dpkg"), "-x", deb, tree], deadline_s=_STEP_DEADLINE_S)
+    image = next(iter(tree.glob(target.kernel.image)))
+    shutil.copy(image, result / "kernel")
+    release = re.sub(r"^[^-]*-", "", image.name)
+    _initramfs(target, tree, release, work / "initramfs", result / "initrd")
+    return release
+
+
+def _module_order(tree: Path, release: str, names: tuple[str, ...]) -> list[Path]:
+    """The files of modules `names` and of what they need, in the order to load them."""
+    base = next(path for path in (tree / "usr/lib/modules" / release, tree / "lib/modules" / release) if path.exists())
+    root = base.parents[2] if base.is_relative_to(tree / "usr") else tree
+    run([find_program("depmod", "kmod"), "-b", root, release], deadline_s=_STEP_DEADLINE_S)
+    needs: dict[str, tuple[str, list[str]]] = {}
+    for line in (base / "modules.dep").read_text().splitlines():
+        path, _, rest = line.partition(":")
+        needs[Path(path).name.split(".")[0].replace("-", "_")] = (path, rest.split())
+    order: list[str] = []
+    for name in names:
+        if name in needs:  # else it is built into this kernel
+            path, required = needs[name]
+            order += [*reversed(required), path]
+    return [base / path for path in dict.fromkeys(order)]
+
+
+def _initramfs(target: Target, tree: Path, release: str, root: Path, initrd: Path) -> None:
+    """busybox, the drivers of the root disk and the network, and our init: about 2 MB."""
+    for name in ("bin", "modules", "proc", "dev", "sys", "root"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(
+        next(path for path in (tree / "bin/busybox", tree / "usr/bin/busybox") if path.exists()), root / "bin/busybox"
+    )
+    (root / "bin/sh").symlink_to("busybox")
+    shutil.copy(paths.data("stage-images", "guest", "initramfs-init"), root / "init")
+    (root / "init").chmod(0o755)
+    for number, module in enumerate(_module_order(tree, release, target.kernel.modules)):
+        place = root / "modules" / f"{number:02}-{module.name.split('.')[0]}.ko"
+        if module.suffix == ".xz":
+            with place.open("wb") as stream:
+                run(["xz", "-dc", module], deadline_s=_STEP_DEADLINE_S, output=stream)
+        else:
+            shutil.copy(module, place)
+    script = f"find . | cpio --quiet --create --format=newc --owner=+0:+0 | gzip -1 > {initrd}"
+    run(["sh", "-ec", script], deadline_s=_STEP_DEADLINE_S, cwd=root)
+
+
+def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
+    """Make `work`/disk.raw by `cluster.node.rootfs`, under fakeroot for the owners of files."""
+    spec = rootfs.Spec(
+        tar=str(work / "root.tar"),
+        work=str(work),
+        keys=str(keys),
+        guest=str(paths.data("stage-images", "guest")),
+        image=str(work / "disk.raw"),
+        size_mib=_DISK_MIB,
+        arch=target.name,
+        provides=list(recipe.provides),
+    )
+    (work / "spec.json").write_text(json.dumps(asdict(spec)))
+    fakeroot = find_program("fakeroot", "fakeroot")
+    run([fakeroot, "--", sys.executable, "-m", rootfs.__name__, work / "spec.json"], deadline_s=_STEP_DEADLINE_S)
+    shutil.rmtree(work / "root")
+    (work / "root.tar").unlink()
+
+
+def _configure(emulator: emulators.Emulator, target: Target, result: Path, work: Path, say: Say) -> float:
+    """Boot once and let the packages' maintainer scripts run on the target; returns seconds."""
+    say(f"configuring the packages in a node (QEMU {emulator.version}, first boot)")
+    start = time.monotonic()
+    machine = qemu.Machine(
+        target=target,
+        kernel=result / "kernel",
+        initrd=result / "initrd",
+        disks=(qemu.Disk(work / "disk.raw", "raw"),),
+        memory_mib=_MEMORY_MIB,
+        cpus=1,
+        init="/sbin/cluster-configure",
+    )
+    done, failed = "cluster: configured", "cluster: configuration failed"
+    with qemu.running(emulator, machine, work / "vm") as vm:
+        said = vm.console.wait_for((done, failed), deadline_s=_CONFIGURE_DEADLINE_S, alive=lambda: not vm.child.ended)
+        if said == failed:
+            raise MachineError(
+                "a package of the stage could not be configured", vm.console.seen[-600:].replace("\n", " | ")
+            )
+        vm.child.wait(60)
+    return time.monotonic() - start

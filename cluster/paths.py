@@ -1,0 +1,73 @@
+"""Where things live: the data the package carries, and the user's XDG directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import MachineError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def data(*parts: str) -> Path:
+    """The path of a data file or directory (`overlays`, `profiles`, `stage-images`, `ec2`).
+
+    In a wheel they lie under `cluster/data`; in a checkout beside the package.
+    """
+    installed = _PACKAGE / "data"
+    root = installed if installed.is_dir() else _PACKAGE.parent
+    return root.joinpath(*parts)
+
+
+def _xdg(variable: str, default: str) -> Path:
+    value = os.environ.get(variable, "")
+    base = Path(value) if value.startswith("/") else Path.home() / default
+    return base / "portage-cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """The directories of one installation.
+
+    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), logs/
+    cache/    stages/ (system images), qemu/, apt/, distfiles/
+    binhost/  TARGET/ (a PKGDIR with its Packages index)
+    """
+
+    state: Path
+    cache: Path
+    binhost: Path
+
+    @property
+    def logs(self) -> Path:
+        """Build logs, one directory per target."""
+        return self.state / "logs"
+
+    @property
+    def distfiles(self) -> Path:
+        """Checked source archives."""
+        return self.cache / "distfiles"
+
+
+def directories(state: Path | None = None, cache: Path | None = None, binhost: Path | None = None) -> Directories:
+    """The XDG directories, with any of them replaced by the one given."""
+    data_home = _xdg("XDG_DATA_HOME", ".local/share")
+    return Directories(
+        state=(state or _xdg("XDG_STATE_HOME", ".local/state")).absolute(),
+        cache=(cache or _xdg("XDG_CACHE_HOME", ".cache")).absolute(),
+        binhost=(binhost or data_home / "binhost").absolute(),
+    )
+
+
+def require_space(directory: Path, need_mib: int, purpose: str) -> None:
+    """Raise MachineError unless the file system of `directory` has `need_mib` MiB free."""
+    directory.mkdir(parents=True, exist_ok=True)
+    free_mib = shutil.disk_usage(directory).free >> 20
+    if free_mib < need_mib:
+        raise MachineError(
+            f"{directory} has {free_mib} MiB free and {purpose} needs {need_mib} MiB",
+            "free some space or name another directory with --state, --binhost or XDG_CACHE_HOME",
+        )

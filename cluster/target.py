@@ -1,0 +1,98 @@
+"""A target: an architecture, how it is emulated and how it is compiled for. Data, never a branch."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cluster import paths
+from cluster.errors import InputError
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Qemu(_Data):
+    """How QEMU emulates the target."""
+
+    binary: str
+    package: str
+    machine: str
+    cpu: str
+    console: str
+    disk_bus: str
+    network_bus: str
+    random_bus: str
+
+
+class Kernel(_Data):
+    """Which kernel the nodes boot, and the modules their initramfs loads."""
+
+    package: str
+    suite: str
+    image: str
+    arguments: str
+    modules: tuple[str, ...]
+
+
+class Cross(_Data):
+    """The host's cross compiler."""
+
+    packages: tuple[str, ...]
+    prefix: str
+
+
+class Target(_Data):
+    """One file of `stage-images/targets`."""
+
+    name: str
+    chost: str
+    profile: str
+    debian_arch: str
+    qemu: Qemu
+    kernel: Kernel
+    cross: Cross
+
+
+class Recipe(_Data):
+    """How a stage is made: one file of `stage-images`."""
+
+    name: str
+    packages: tuple[str, ...]
+    busybox: str
+    provides: tuple[str, ...]
+    compiler: str
+
+
+_T = TypeVar("_T", Target, Recipe)
+
+
+def _load(path: Path, kind: type[_T]) -> _T:
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML", str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}", first["msg"]) from error
+
+
+def names() -> tuple[str, ...]:
+    """The targets that have a data file."""
+    return tuple(sorted(path.stem for path in paths.data("stage-images", "targets").glob("*.toml")))
+
+
+def load(name: str) -> Target:
+    """The target called `name`. Raises InputError for an unknown one or a broken file."""
+    if name not in names():
+        raise InputError(f"unknown target {name!r}", f"known targets: {', '.join(names())}")
+    return _load(paths.data("stage-images", "targets", f"{name}.toml"), Target)
+
+
+def load_recipe(name: str = "debian") -> Recipe:
+    """The stage recipe called `name`."""
+    return _load(paths.data("stage-images", f"{name}.toml"), Recipe)
