@@ -111,7 +111,9 @@ def load(path: Path | None = None) -> Config:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         expected = "no such key" if first["type"] == "extra_forbidden" else first["msg"].lower()
-        raise InputError(f"{chosen}: {key} = {first['input']!r}", f"{expected}; see {DEFAULT.name} by `cluster config`") from error
+        raise InputError(
+            f"{chosen}: {key} = {first['input']!r}", f"{expected}; see {DEFAULT.name} by `cluster config`"
+        ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

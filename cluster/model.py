@@ -57,6 +57,8 @@ class Package:
     distfiles: tuple[Distfile, ...]
     action: Action = Action.BUILD
     reason: str = ""
+    requested: bool = False
+    """Whether the user asked for it, rather than another package."""
 
     @property
     def category(self) -> str:

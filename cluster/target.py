@@ -65,7 +65,6 @@ class Recipe(_Data):
     packages: tuple[str, ...]
     busybox: str
     provides: tuple[str, ...]
-    compiler: str
 
 
 _T = TypeVar("_T", Target, Recipe)

@@ -43,7 +43,7 @@ def test_the_longest_remaining_path_counts_the_package_itself() -> None:
 
 
 def test_a_package_without_an_estimate_takes_no_time() -> None:
-    assert longest_remaining(dependency_graph(plan(CHAIN)), {})["c/zlib-1"] == 0.0
+    assert longest_remaining(dependency_graph(plan(CHAIN)), {})[Cpv("c/zlib-1")] == 0.0
 
 
 def test_blocked_by_is_everything_downstream() -> None:

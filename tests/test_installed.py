@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from repos import write_repository
 
 from cluster import target
 from cluster.errors import InputError
 from cluster.master import portagelib
 from cluster.master.installed import write_installed
-from repos import write_repository
 
 EBUILDS = {
     "cat/needs-gcc-1": {"DEPEND": ">=sys-devel/gcc-12:12 dev-lang/python:3.11="},

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import networkx as nx
 import portage
+import portage.const
 import pytest
 from repos import Ebuilds, manifest, write_repository
 
@@ -49,7 +50,7 @@ STAGE = ("sys-devel/gcc-12.2.0:12",)
 Plans = Callable[..., Plan]
 
 
-@pytest.fixture()
+@pytest.fixture
 def plans(tmp_path: Path) -> Plans:
     """Write a repository, resolve atoms over it and a stage with a compiler."""
 
@@ -182,7 +183,8 @@ def test_the_installed_database_is_only_read(plans: Plans, tmp_path: Path) -> No
 
 FETCH = {
     "a/b-1": {
-        "SRC_URI": "mirror://ours/b-1.tar.gz -> b.tar.gz https://up.example/b-1.tar.gz -> b.tar.gz x? ( https://up.example/x.gz )",
+        "SRC_URI": "mirror://ours/b-1.tar.gz -> b.tar.gz https://up.example/b-1.tar.gz -> b.tar.gz"
+        " x? ( https://up.example/x.gz )",
         "IUSE": "x",
     }
 }
@@ -343,7 +345,7 @@ def _request(tmp_path: Path, **changes: object) -> Request:
 
 
 def test_a_missing_or_broken_profile(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no profile .*/nowhere"):
+    with pytest.raises(InputError, match=r"there is no profile .*/nowhere"):
         resolve(_request(tmp_path, profile=tmp_path / "nowhere"), tmp_path / "work")
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -389,38 +391,35 @@ def test_nothing_asked_for_and_no_database(tmp_path: Path) -> None:
 # As an ordinary user, and in a directory of its own.
 
 _AS_NOBODY = """
-import os, sys, pathlib
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
+import os, pathlib, sys
 from repos import write_repository
 from cluster import target
 from cluster.master.installed import write_installed
 from cluster.master.resolver import Request, resolve
-root = pathlib.Path({root!r})
-repository = write_repository(root / "repo", {{"a/b-1": {{"_body": "DEPEND=a/c\\n"}}, "a/c-1": {{}}}})
+arm64 = target.load("arm64")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+root = pathlib.Path(sys.argv[1])
+repository = write_repository(root / "repo", {"a/b-1": {"_body": "DEPEND=a/c\\n"}, "a/c-1": {}})
 installed = write_installed([], root, "arm64")
-request = Request(target.load("arm64"), ("a/b",), (repository,), repository.location / "profiles/arm64", installed)
+request = Request(arm64, ("a/b",), (repository,), repository.location / "profiles/arm64", installed)
 print(*(package.cpv for package in resolve(request, root / "work").packages))
 """
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0, reason="only root can become another user; without root every test here is this one"
-)
-def test_an_ordinary_user_can_plan(tmp_path: Path) -> None:
-    root = Path("/tmp") / f"cluster-nobody-{os.getpid()}"
-    root.mkdir()
-    os.chown(root, 65534, 65534)
-    script = _AS_NOBODY.format(root=str(root))
-    readable = os.stat(sys.executable), os.stat(Path(portage.__file__))
-    if not all(entry.st_mode & 0o004 for entry in readable) or str(Path(sys.executable).resolve()).startswith("/root"):
-        shutil.rmtree(root)
-        pytest.skip(f"{Path(sys.executable).resolve()} is not readable for another user")
-    try:
+def _readable_by_all(path: Path) -> bool:
+    return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another; else all tests are this one")
+def test_an_ordinary_user_can_plan() -> None:
+    for place in (Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parent):
+        if not _readable_by_all(place.resolve()):
+            pytest.skip(f"another user cannot read {place}")
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, 65534, 65534)
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=_environment(), timeout=60
+            [sys.executable, "-c", _AS_NOBODY, name], capture_output=True, text=True, env=_environment(), timeout=60
         )
-    finally:
-        shutil.rmtree(root)
     assert (done.stdout, done.returncode) == ("a/c-1 a/b-1\n", 0), done.stderr
 
 
@@ -503,10 +502,16 @@ def _emerge(request: Request, prefix: Path) -> str:
     place = portagelib.Place(prefix, request.repositories, request.profile, request.installed, request.make_conf)
     place.write()
     environment = {**place.environment, **_environment(), "ROOT": "/", "SYSROOT": "/", "EPREFIX": str(prefix)}
-    arguments = [prefix / "bin/python", Path(sys.prefix) / "bin/emerge", "-pev", "--with-bdeps=y", *request.atoms]
+    arguments: list[str | Path] = [
+        prefix / "bin/python",
+        Path(portage.const.PORTAGE_BIN_PATH) / "emerge",
+        "-pev",
+        "--with-bdeps=y",
+        *request.atoms,
+    ]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def _parse(printed: str) -> list[tuple[str, dict[str, bool]]]:

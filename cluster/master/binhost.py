@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -70,6 +71,14 @@ class Binhost:
         except OSError:
             return False
 
+    def index_of(self, cpvs: Iterable[Cpv]) -> str:
+        """The text of an index that has only `cpvs`, for a PKGDIR that holds just these."""
+        wanted = set(cpvs)
+        if not wanted:
+            return ""
+        with self._lock:
+            return subset(self._index.text(), wanted)
+
     def admit(self, binpkg: Path, package: Package) -> Path:
         """Check the file `binpkg` against `package` and publish a copy of it; returns the copy.
 
@@ -96,6 +105,14 @@ class Binhost:
                 self._entries = {entry.metadata.cpv: entry for entry in self._index.entries()}
                 self._stamp = stamp
             return self._entries
+
+
+def subset(index: str, cpvs: Collection[str]) -> str:
+    """The `Packages` text `index` without the packages that are not in `cpvs`."""
+    header, *entries = index.strip("\n").split("\n\n")
+    kept = [entry for entry in entries if any(f"CPV: {cpv}" in entry.splitlines() for cpv in cpvs)]
+    header = re.sub(r"(?m)^PACKAGES: \d+$", f"PACKAGES: {len(kept)}", header)
+    return "\n\n".join([header, *kept]) + "\n\n"
 
 
 def disagreements(metadata: gpkg.Metadata, package: Package, chost: str) -> tuple[str, ...]:

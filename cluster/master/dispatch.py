@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -43,11 +43,12 @@ def run(
     attempts: int,
     past_seconds: Mapping[Cpv, float],
     progress: Progress,
+    record: Callable[[Outcome], None],
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says on `nodes`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
-    On KeyboardInterrupt the engine's owner ends its nodes, which ends the threads.
+    Every outcome is given to `record`. When it is interrupted it stops the engine.
     """
     outcomes: dict[Cpv, Outcome] = {
         package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
@@ -57,9 +58,7 @@ def run(
     packages = {package.cpv: package for package in plan.to_build}
     seconds = {package.cpv: past_seconds.get(package.cpv, _UNKNOWN_S) for package in plan.packages}
     rank = graph.longest_remaining(graph.dependency_graph(plan), seconds)
-    state, actions = schedule.start(
-        {cpv: package.requires for cpv, package in packages.items()}, rank, nodes, attempts
-    )
+    state, actions = schedule.start({cpv: package.requires for cpv, package in packages.items()}, rank, nodes, attempts)
     results: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
 
     def work(job: Job, node: str) -> None:
@@ -70,27 +69,33 @@ def run(
 
     def finish(outcome: Outcome) -> None:
         outcomes[outcome.cpv] = outcome
+        record(outcome)
         progress.ended(outcome)
 
+    def act(action: schedule.Action) -> None:
+        match action:
+            case schedule.Dispatch(cpv, node, attempt):
+                job = Job(packages[cpv], attempt)
+                progress.dispatched(job, node)
+                pool.submit(work, job, node)
+            case schedule.Block(cpv, cause):
+                finish(Outcome(cpv, Verdict.BLOCKED, reason=f"needs {cause}, which {_how(outcomes[cause])}"))
+
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-        while True:
-            for action in actions:
-                match action:
-                    case schedule.Dispatch(cpv, node, attempt):
-                        job = Job(packages[cpv], attempt)
-                        progress.dispatched(job, node)
-                        pool.submit(work, job, node)
-                    case schedule.Block(cpv, cause):
-                        finish(Outcome(cpv, Verdict.BLOCKED, reason=f"needs {cause}, which {_how(outcomes[cause])}"))
-                    case schedule.GiveUp(cpv):
-                        pass
-            if state.done:
-                return tuple(outcomes[package.cpv] for package in plan.packages)
-            result = _next(results, progress)
-            if isinstance(result, BaseException):
-                raise result
-            finish(result)
-            state, actions = schedule.step(state, schedule.Finished(result.cpv, result.verdict))
+        try:
+            while True:
+                for action in actions:
+                    act(action)
+                if state.done:
+                    return tuple(outcomes[package.cpv] for package in plan.packages)
+                result = _next(results, progress)
+                if isinstance(result, BaseException):
+                    raise result
+                finish(result)
+                state, actions = schedule.step(state, schedule.Finished(result.cpv, result.verdict))
+        except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
+            engine.stop()
+            raise
 
 
 def _how(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +99,14 @@ def compiler_version(compiler: Path) -> str:
 
 
 @contextmanager
-def offloading(target: Target, directory: Path, *, port: int, slots: int) -> Iterator[Offload]:
+def offloading(
+    target: Target, directory: Path, *, port: int, slots: int, own: Callable[[int], None] = lambda pgid: None
+) -> Iterator[Offload]:
     """Run a distccd for `target` on loopback, and end it on leaving.
 
     `directory` takes its log and the links to the cross compiler, and every user must be able
     to pass into it: distccd started by root becomes another user. `port` 0 is any free one.
+    `own` is told the process group.
     Raises MachineError when distccd or the cross compiler is missing or one file cannot be
     compiled through it, InputError when `port` is in use.
     """
@@ -124,6 +127,7 @@ def offloading(target: Target, directory: Path, *, port: int, slots: int) -> Ite
             "DISTCC_CMDLIST_NUMWORDS": "1",
         },
     ) as child:
+        own(child.pid)
         _wait_until_listening(child, port)
         _probe(target, directory, port)
         yield Offload(port=port, slots=slots, compiler=version)
@@ -157,7 +161,9 @@ def _claim_port(port: int) -> int:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise InputError(f"port {port} for distccd is in use", "set distcc.port to another one, or 0 for any") from error
+            raise InputError(
+                f"port {port} for distccd is in use", "set distcc.port to another one, or 0 for any"
+            ) from error
         found: int = probe.getsockname()[1]
         return found
 
@@ -184,7 +190,9 @@ def _probe(target: Target, directory: Path, port: int) -> None:
         "DISTCC_DIR": str(directory),
         "HOME": str(directory),
     }
-    argv = [find_program("distcc", "distcc"), f"{target.cross.prefix}gcc", "-c", source, "-o", result]
+    argv: list[str | Path] = [find_program("distcc", "distcc"), f"{target.cross.prefix}gcc", "-c", source, "-o", result]
     ended = subprocess.run(argv, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PROBE_S, check=False)
     if ended.returncode or result.read_bytes()[:4] != b"\x7fELF":
-        raise MachineError("distccd does not compile", ended.stderr.decode(errors="replace").strip().replace("\n", " | "))
+        raise MachineError(
+            "distccd does not compile", ended.stderr.decode(errors="replace").strip().replace("\n", " | ")
+        )

@@ -15,7 +15,7 @@ from cluster.master.binhost import AdmitError, Binhost
 from cluster.master.runs import Run
 from cluster.model import Job, Outcome, Package, Verdict
 from cluster.node import build as builds
-from cluster.node.job import Settings
+from cluster.node.job import Materials, Settings
 from cluster.node.node import Hardware
 
 Entered = Callable[[str], None]
@@ -37,7 +37,11 @@ class Engine(Protocol):
     """Runs one job at a time on each of its nodes; may be called from several threads."""
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
-        """Run `job` on `node` to its outcome, telling `entered` of each phase. Never raises for a job's failure."""
+        """Run `job` on `node` to its outcome, telling `entered` of each phase."""
+        ...
+
+    def stop(self) -> None:
+        """End all that runs, so that `run` returns soon."""
         ...
 
 
@@ -50,7 +54,7 @@ class LocalEngine:
     limits: builds.Limits
     live: Run
     binhost: Binhost
-    distfiles: Path
+    distdir: Path
     providers: Sequence[distfiles.Provider]
     logs: Path
 
@@ -78,7 +82,7 @@ class LocalEngine:
         try:
             entered("fetch")
             for distfile in package.distfiles:
-                distfiles.fetch(distfile, self.distfiles, self.providers)
+                distfiles.fetch(distfile, self.distdir, self.providers)
             with self.live.node_directory(node) as directory:
                 built = self._build(package, directory, log, entered)
                 if built.binpkg is None:
@@ -93,6 +97,10 @@ class LocalEngine:
         except ClusterError as error:  # this machine's fault: no disk space, a missing program
             return ended(Verdict.LOST, str(error))
 
+    def stop(self) -> None:
+        """End the nodes."""
+        self.live.stop()
+
     def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> builds.Built:
         with log.open("wb", buffering=0) as stream:
             return builds.build(
@@ -101,8 +109,11 @@ class LocalEngine:
                 self.hardware,
                 self.limits,
                 directory=directory,
-                binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
-                distfiles=self.distfiles,
+                materials=Materials(
+                    distfiles=self.distdir,
+                    binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
+                    index=self.binhost.index_of(package.requires),
+                ),
                 output=_watched(stream.write, entered),
                 own=self.live.own,
                 entered=entered,

@@ -156,6 +156,10 @@ class Index:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
+    def text(self) -> str:
+        """The index as it is on disk."""
+        return self._file.read_text(encoding="utf-8")
+
     def entries(self) -> tuple[Entry, ...]:
         """All packages of the index, in its order."""
         if not self._file.exists():

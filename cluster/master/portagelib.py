@@ -7,9 +7,7 @@ at a time.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import sys
 import tempfile
 import threading
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import portage
+import portage.data
 from _emerge.AtomArg import AtomArg
 from _emerge.Blocker import Blocker
 from _emerge.create_depgraph_params import create_depgraph_params
@@ -127,8 +126,6 @@ class Place:
             "SYSROOT": str(self.root),
             "EPREFIX": "",
             "PORTAGE_REPOSITORIES": repositories_conf(self.repositories),
-            "PORTAGE_USERNAME": _own_user(),
-            "PORTAGE_GRPNAME": _own_group(),
             "PORTAGE_TMPDIR": str(self.root / "var/tmp"),
             "PORTAGE_DEPCACHEDIR": str(self.root / "var/cache/edb/dep"),
             "DISTDIR": str(self.root / "distfiles"),
@@ -151,20 +148,6 @@ def masters(repository: Repository) -> tuple[str, ...]:
     """The repositories that `repository` names as its masters."""
     layout, _ = parse_layout_conf(str(repository.location.resolve()), repository.name)
     return tuple(layout["masters"] or ())
-
-
-def _own_user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's number without a name; Portage asks for no more than that it exists
-        return "root"
-
-
-def _own_group() -> str:
-    try:
-        return grp.getgrgid(os.getgid()).gr_name
-    except KeyError:
-        return "root"
 
 
 def _link(path: Path, to: Path) -> None:
@@ -421,6 +404,7 @@ def opened(place: Place) -> Iterator[Target]:
     """
     with _open_lock:
         nocolor()
+        _be_portage()
         place.write()
         environment = place.environment
         root = str(place.root)
@@ -432,6 +416,16 @@ def opened(place: Place) -> Iterator[Target]:
             yield target
         finally:
             target._portdb.close_caches()
+
+
+def _be_portage() -> None:
+    """Make the user that Portage gives its files to the one who runs it.
+
+    By number: PORTAGE_USERNAME and PORTAGE_GRPNAME want names, which a container's user may not have.
+    """
+    for name, value in (("portage_uid", os.getuid()), ("portage_gid", os.getgid())):
+        setattr(portage.data, name, value)
+        portage.data._initialized_globals.add(name)
 
 
 def _trees(settings: Any) -> Any:

@@ -112,6 +112,7 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
             requires=requires[node],
             distfiles=_distfiles(target, node, strict=request.manifests),
             reason=_reason(solution, node),
+            requested=_requested(solution, node),
         )
         for node in solution.order
     )
@@ -125,9 +126,13 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
 
 
 def _reason(solution: Solution, node: Node) -> str:
-    if node in solution.requested or node not in solution.parents:
+    if _requested(solution, node):
         return "requested"
     return f"needed by {solution.parents[node].cpv}"
+
+
+def _requested(solution: Solution, node: Node) -> bool:
+    return node in solution.requested or node not in solution.parents
 
 
 def _requires(solution: Solution) -> dict[Node, tuple[Cpv, ...]]:
@@ -357,6 +362,8 @@ def _by_name(names: Iterable[str]) -> dict[str, list[str]]:
 def _explain_mask(target: portagelib.Target, unmet: Unmet, cpv: str) -> ResolveError:
     """Which masks there are, and the line that lifts each."""
     reasons = target.masks(cpv)
+    # Of an EAPI it does not know Portage reads nothing else, and calls the rest invalid.
+    reasons = [reason for reason in reasons if reason.startswith("EAPI")] or reasons
     lift = "; ".join(dict.fromkeys(_lift(target, cpv, reason) for reason in reasons))
     return ResolveError(f"{cpv}{_because(unmet)} is masked by {', '.join(reasons)}", lift)
 

@@ -1,10 +1,10 @@
 """One run of the master: a directory that it owns while it lives, and the sweeping of dead ones.
 
-    runs/ID/
-        lock        held (flock) as long as the master lives
-        children    process groups it started, a line each: PGID START-TIME
-        public      the path of its directory under the system's temporary directory
-        nodes/      sockets, disks and consoles of its nodes
+runs/ID/
+    lock        held (flock) as long as the master lives
+    children    process groups it started, a line each: PGID START-TIME
+    public      the path of its directory under the system's temporary directory
+    nodes/      sockets, disks and consoles of its nodes
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from cluster.errors import NodeLost
+
 
 class Run:
     """A live run's directory below `state`/runs, removed with all it holds on leaving."""
@@ -31,15 +33,32 @@ class Run:
         self._lock = (self.directory / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._writing = threading.Lock()
+        self._children: list[int] = []
+        self._stopped = False
         # distccd started by root becomes a user who cannot pass into root's home.
         self.public = Path(tempfile.mkdtemp(prefix="portage-cluster-"))
         self.public.chmod(0o755)
         (self.directory / "public").write_text(str(self.public))
 
     def own(self, pgid: int) -> None:
-        """Note a process group that the next run is to end if this one cannot."""
-        with self._writing, (self.directory / "children").open("a") as stream:
-            stream.write(f"{pgid} {_start_time(pgid)}\n")
+        """Note a process group, which the next run ends if this one cannot.
+
+        Raises NodeLost when the run is being stopped.
+        """
+        with self._writing:
+            if self._stopped:
+                raise NodeLost("the run is being stopped")
+            self._children.append(pgid)
+            with (self.directory / "children").open("a") as stream:
+                stream.write(f"{pgid} {_start_time(pgid)}\n")
+
+    def stop(self) -> None:
+        """End every process group of the run, and let no new one start."""
+        with self._writing:
+            self._stopped = True
+            for pgid in self._children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pgid, signal.SIGKILL)
 
     @contextlib.contextmanager
     def node_directory(self, name: str) -> Iterator[Path]:

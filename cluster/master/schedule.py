@@ -30,13 +30,6 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Action: this package was lost too often."""
-
-    cpv: Cpv
-
-
-@dataclass(frozen=True, slots=True)
 class Finished:
     """Event: the job of `cpv` ended."""
 
@@ -44,7 +37,7 @@ class Finished:
     verdict: Verdict
 
 
-Action = Dispatch | Block | GiveUp
+Action = Dispatch | Block
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +84,7 @@ def step(state: State, event: Finished) -> tuple[State, tuple[Action, ...]]:
     else:
         blocked = _downstream(state, event.cpv)
         state = replace(state, waiting=state.waiting - blocked)
-        given_up: tuple[Action, ...] = (GiveUp(event.cpv),) if event.verdict is Verdict.LOST else ()
-        actions = (*given_up, *(Block(cpv, event.cpv) for cpv in sorted(blocked)))
+        actions = tuple(Block(cpv, event.cpv) for cpv in sorted(blocked))
     state, dispatches = _fill(state)
     return state, (*actions, *dispatches)
 

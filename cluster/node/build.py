@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +72,8 @@ def build(
     limits: Limits,
     *,
     directory: Path,
-    binpkgs: Mapping[str, Path],
-    distfiles: Path,
-    output: Callable[[bytes], None],
+    materials: jobs.Materials,
+    output: Callable[[bytes], object],
     own: Callable[[int], None],
     entered: Callable[[str], None] = lambda phase: None,
 ) -> Built:
@@ -88,17 +85,15 @@ def build(
     entered("job disk")
     content = directory / "job"
     content.mkdir()
-    jobs.fill(content, package, settings, binpkgs, distfiles)
-    image = directory / "job.ext4"
-    disk.make_ext4(content, image, disk.size_mib(content) + _ROOM_MIB)
-    shutil.rmtree(content)
+    jobs.fill(content, package, settings, materials)
+    image = disk.from_directory(content, room_mib=_ROOM_MIB)
     entered("boot")
     with booted(hardware, directory, image, own) as node:
         entered("build")
         failure = _run(node, limits, output)
-        marks = _text(node, "marks", directory)
+        marks = _text(node, "marks")
         spent = (("boot", round(node.boot_seconds, 2)), *phases(marks))
-        log = _text(node, "distcc.log", directory)
+        log = _text(node, "distcc.log")
         if failure:
             return Built(None, spent, log, f"{unfinished(marks)}: {failure}")
         binpkg = directory / f"{package.pf}.gpkg.tar"
@@ -106,7 +101,7 @@ def build(
     return Built(binpkg, spent, log)
 
 
-def _run(node: Node, limits: Limits, output: Callable[[bytes], None]) -> str:
+def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
     """Run guest/build; returns why it failed, "" if it did not."""
     command = f"mkdir -p {jobs.MOUNT} && mount -o noatime /dev/vdb {jobs.MOUNT} && exec sh {jobs.MOUNT}/build"
     try:
@@ -118,10 +113,8 @@ def _run(node: Node, limits: Limits, output: Callable[[bytes], None]) -> str:
     return f"exit status {status}" if status else ""
 
 
-def _text(node: Node, name: str, directory: Path) -> str:
+def _text(node: Node, name: str) -> str:
     """A small file of /job/out, "" if the node does not have it."""
     chunks: list[bytes] = []
-    start = time.monotonic()
     node.ssh.run(f"cat {jobs.OUT / name} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
-    del start, directory
     return b"".join(chunks).decode(errors="replace")

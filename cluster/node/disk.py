@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from cluster.node.emulator import Emulator
@@ -19,10 +20,13 @@ def make_ext4(directory: Path, image: Path, size_mib: int) -> None:
     run(argv, deadline_s=_DEADLINE_S)
 
 
-def size_mib(directory: Path) -> int:
-    """MiB that an image of `directory` needs, with some room."""
+def from_directory(directory: Path, *, room_mib: int) -> Path:
+    """Turn `directory` into an image beside it with `room_mib` MiB to spare; returns the image."""
     used = sum(path.stat().st_size + 4096 for path in directory.rglob("*") if not path.is_symlink())
-    return (used * 5 // 4 >> 20) + _SLACK_MIB
+    image = directory.with_name(directory.name + ".ext4")
+    make_ext4(directory, image, (used * 5 // 4 >> 20) + _SLACK_MIB + room_mib)
+    shutil.rmtree(directory)
+    return image
 
 
 def overlay(emulator: Emulator, base: Path, path: Path) -> Path:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ def _installed(target: Target) -> Emulator | None:
 
 def _private(prefix: Path, target: Target) -> Emulator:
     """The QEMU in `prefix`, told where its libraries, modules and data are."""
-    libraries = [path for path in (*prefix.glob("usr/lib/*-linux-gnu"), *prefix.glob("lib/*-linux-gnu"))]
+    libraries = [*prefix.glob("usr/lib/*-linux-gnu"), *prefix.glob("lib/*-linux-gnu")]
     modules = next(iter(prefix.glob("usr/lib/*-linux-gnu/qemu")), prefix)
     env = {"LD_LIBRARY_PATH": ":".join(map(str, libraries)), "QEMU_MODULE_DIR": str(modules)}
     binary = prefix / "usr/bin" / target.qemu.binary
@@ -68,16 +68,13 @@ def _fetch(cache: Path, prefix: Path, target: Target) -> None:
     backports = f"{mirror.codename}-backports"
     apt = PrivateApt(cache / "apt" / "host", (mirror.codename, backports), host_status=True)
     debs = apt.download([target.qemu.package, "qemu-utils"], suite=backports)
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=prefix.parent) as scratch:
-        for deb in debs:
-            if not deb.name.startswith("qemu-user"):
-                run([find_program("dpkg-deb", "dpkg"), "-x", deb, scratch], deadline_s=_UNPACK_DEADLINE_S)
-        # Of two runs that unpack at once, the first to rename wins.
-        if not prefix.exists():
-            Path(scratch, "usr").chmod(0o755)
-            shutil.copytree(scratch, f"{prefix}.new", symlinks=True, dirs_exist_ok=True)
-            Path(f"{prefix}.new").rename(prefix)
+    scratch = Path(f"{prefix}.new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    for deb in debs:
+        if not deb.name.startswith("qemu-user"):
+            run([find_program("dpkg-deb", "dpkg"), "-x", deb, scratch], deadline_s=_UNPACK_DEADLINE_S)
+    scratch.rename(prefix)
 
 
 def ensure(target: Target, cache: Path) -> Emulator:
@@ -89,9 +86,12 @@ def ensure(target: Target, cache: Path) -> Emulator:
     if found:
         return found
     prefix = cache / "qemu" / target.qemu.package
+    prefix.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if not (prefix / "usr/bin" / target.qemu.binary).exists():
-            _fetch(cache, prefix, target)
+        with (prefix.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not prefix.exists():
+                _fetch(cache, prefix, target)
         return _private(prefix, target)
     except ClusterError as error:
         raise MachineError(

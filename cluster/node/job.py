@@ -1,11 +1,11 @@
 """What a node is given for one package: a disk with sources, prerequisites, ebuild and settings.
 
-    job.env      what guest/build reads
-    portage/     the node's /etc/portage
-    repos/NAME/  profiles, eclasses, the one package of the repository
-    profiles/    the profile, unless a repository holds it
-    distfiles/   the package's sources, already checked
-    binpkgs/     its prerequisites and nothing else
+job.env      what guest/build reads
+portage/     the node's /etc/portage
+repos/NAME/  profiles, eclasses, the one package of the repository
+profiles/    the profile, unless a repository holds it
+distfiles/   the package's sources, already checked
+binpkgs/     its prerequisites and nothing else
 """
 
 from __future__ import annotations
@@ -18,16 +18,30 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cluster import paths
-from cluster.model import Package, Repository
+from cluster.model import Cpv, Package, Repository
 
 MOUNT = PurePosixPath("/job")
 OUT = MOUNT / "out"
 
 _FEATURES = (
-    "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance "
-    "-pid-sandbox -ipc-sandbox -network-sandbox -mount-sandbox -merge-wait -binpkg-docompress -ebuild-locks -config-protect-if-modified"
+    # No second user, sandbox or namespace in a computer that is thrown away after one package.
+    "-sandbox -usersandbox -userpriv -userfetch -usersync -pid-sandbox -ipc-sandbox -network-sandbox -mount-sandbox "
+    # Nor what only matters to a machine that lives on.
+    "-news -merge-sync -merge-wait -ebuild-locks -binpkg-docompress -binpkg-multi-instance"
 )
 _SHARED = ("profiles", "eclass", "metadata", "licenses")
+
+
+@dataclass(frozen=True, slots=True)
+class Materials:
+    """What the host has for a job."""
+
+    distfiles: Path
+    """The directory of checked sources."""
+    binpkgs: Mapping[Cpv, Path]
+    """The file of every prerequisite."""
+    index: str
+    """A `Packages` index of exactly these; Portage trusts it and scans nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,32 +130,36 @@ def _profile_place(settings: Settings) -> tuple[PurePosixPath, Path | None]:
     return MOUNT / "profiles" / settings.profile.name, settings.profile.parent
 
 
-def fill(directory: Path, package: Package, settings: Settings, binpkgs: Mapping[str, Path], distfiles: Path) -> None:
-    """Write the content of a job's disk into the empty `directory`.
-
-    `binpkgs` has the file of every prerequisite by cpv, `distfiles` is the master's directory.
-    """
+def fill(directory: Path, package: Package, settings: Settings, materials: Materials) -> None:
+    """Write the content of a job's disk into the empty `directory`."""
+    fill_settings(directory, settings, make_conf(settings))
     (directory / "job.env").write_text(environment(package))
+    (directory / "portage" / "package.use").write_text(package_use(package))
+    shutil.copy(paths.data("stage-images", "guest", "bashrc"), directory / "portage" / "bashrc")
+    shutil.copy(paths.data("stage-images", "guest", "build"), directory / "build")
+    for repo in settings.repositories:
+        _copy_repository(repo, directory / "repos" / repo.name, package)
+    (directory / "distfiles").mkdir()
+    for distfile in package.distfiles:
+        _link(materials.distfiles / distfile.name, directory / "distfiles" / distfile.name)
+    binpkgs = directory / "binpkgs"
+    binpkgs.mkdir()
+    (binpkgs / "Packages").write_text(materials.index)
+    for cpv in package.requires:
+        _link(materials.binpkgs[cpv], binpkgs / f"{cpv}.gpkg.tar")
+
+
+def fill_settings(directory: Path, settings: Settings, make_conf: str) -> None:
+    """Write the node's /etc/portage, and its profile unless a repository holds it."""
+    (directory / "out").mkdir()
     portage = directory / "portage"
     portage.mkdir()
-    (portage / "make.conf").write_text(make_conf(settings))
-    (portage / "package.use").write_text(package_use(package))
+    (portage / "make.conf").write_text(make_conf)
     (portage / "repos.conf").write_text(repos_conf(settings.repositories))
-    shutil.copy(paths.data("stage-images", "guest", "bashrc"), portage / "bashrc")
-    shutil.copy(paths.data("stage-images", "guest", "build"), directory / "build")
     place, source = _profile_place(settings)
     (portage / "make.profile").symlink_to(place)
     if source is not None:
         shutil.copytree(source, directory / "profiles", symlinks=True)
-    for repo in settings.repositories:
-        _copy_repository(repo, directory / "repos" / repo.name, package)
-    (directory / "out").mkdir()
-    (directory / "distfiles").mkdir()
-    for distfile in package.distfiles:
-        _link(distfiles / distfile.name, directory / "distfiles" / distfile.name)
-    (directory / "binpkgs").mkdir()
-    for cpv in package.requires:
-        _link(binpkgs[cpv], directory / "binpkgs" / cpv.partition("/")[0] / binpkgs[cpv].name)
 
 
 def _copy_repository(repo: Repository, place: Path, package: Package) -> None:

@@ -102,6 +102,9 @@ def install_portage(root: Path) -> None:
     (prefix / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
     (prefix / "bin/python3").symlink_to("/usr/bin/python3")
     (prefix / "bin/python").symlink_to("python3")
+    # They name Gentoo's own repository and want signatures; a job says what it has.
+    for name in ("repos.conf", "binrepos.conf"):
+        (prefix / "share/portage/config" / name).unlink(missing_ok=True)
     shutil.rmtree(prefix / "etc/portage", ignore_errors=True)
     (prefix / "etc").mkdir(exist_ok=True)
     (prefix / "etc/portage").symlink_to("/etc/portage")

@@ -56,7 +56,7 @@ class Connection:
         *,
         total_s: float,
         silence_s: float,
-        output: Callable[[bytes], None],
+        output: Callable[[bytes], object],
     ) -> int:
         """Run `command`, give what it prints to `output` as it comes, return its exit status.
 

@@ -31,7 +31,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cluster import paths
 from cluster.apt import Mirror, PrivateApt, machine_mirror
 from cluster.errors import MachineError
-from cluster.master.installed import write_installed
 from cluster.node import disk, qemu, rootfs
 from cluster.node import emulator as emulators
 from cluster.process import find_program, run
@@ -43,6 +42,7 @@ _DISK_MIB = 8192  # sparse: what a package may need to build, not what is used
 _NEED_MIB = 3000
 _MEMORY_MIB = 1024
 _STEP_DEADLINE_S = 1200.0
+_POWEROFF_S = 60.0
 _CONFIGURE_DEADLINE_S = 1800.0
 _FORMAT = 1  # of the directory above; a change makes all stages anew
 
@@ -77,11 +77,6 @@ class Stage:
     def host_key(self) -> Path:
         """The public key that its nodes must show."""
         return self.directory / "keys" / "host_key.pub"
-
-    @property
-    def installed(self) -> Path:
-        """Its /var/db/pkg."""
-        return self.directory / "var-db-pkg"
 
     @property
     def facts(self) -> dict[str, str]:
@@ -147,17 +142,16 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         release = _kernel(target, recipe, mirror, cache, work, result, say)
         say("writing the root file system")
         _compose(target, recipe, work, keys)
-        seconds = _configure(emulator, target, result, work, say)
+        seconds, compiler = _configure(emulator, target, result, work, say)
         say("compacting the root disk")
         disk.compact(emulator, work / "disk.raw", result / "disk.qcow2")
-        installed = write_installed(recipe.provides, work / "installed", target.name)
-        installed.rename(result / "var-db-pkg")
         facts = {
             "target": target.name,
             "release": mirror.codename,
             "kernel": release,
             "qemu": emulator.version,
             "portage": importlib.metadata.version("portage"),
+            "compiler": compiler,
             "mode": mode,
             "configured_in_s": f"{seconds:.0f}",
         }
@@ -178,6 +172,14 @@ def _make_key(path: Path) -> None:
     path.chmod(0o600)
     public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     path.with_suffix(".pub").write_bytes(public + b"\n")
+
+
+def _compiler_version(console: str) -> str:
+    """What the stage's compiler said of itself in the first boot."""
+    found = re.search(r"cluster: compiler (\S+)", console)
+    if found is None:
+        raise MachineError("the stage's compiler does not run", "see the packages of its recipe")
+    return found.group(1)
 
 
 def _unshare_works() -> bool:
@@ -294,8 +296,11 @@ def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
     (work / "root.tar").unlink()
 
 
-def _configure(emulator: emulators.Emulator, target: Target, result: Path, work: Path, say: Say) -> float:
-    """Boot once and let the packages' maintainer scripts run on the target; returns seconds."""
+def _configure(emulator: emulators.Emulator, target: Target, result: Path, work: Path, say: Say) -> tuple[float, str]:
+    """Boot once and let the packages' maintainer scripts run on the target.
+
+    Returns seconds, and the version of the stage's compiler.
+    """
     say(f"configuring the packages in a node (QEMU {emulator.version}, first boot)")
     start = time.monotonic()
     machine = qemu.Machine(
@@ -314,5 +319,5 @@ def _configure(emulator: emulators.Emulator, target: Target, result: Path, work:
             raise MachineError(
                 "a package of the stage could not be configured", vm.console.seen[-600:].replace("\n", " | ")
             )
-        vm.child.wait(60)
-    return time.monotonic() - start
+        vm.child.wait(_POWEROFF_S)
+    return time.monotonic() - start, _compiler_version(vm.console.seen)

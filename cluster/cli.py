@@ -1,0 +1,314 @@
+"""The command line: `cluster VERB`. Exit 0 done, 1 could not run, 2 packages failed, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cluster import config, paths, report, target
+from cluster.errors import ClusterError, InputError
+from cluster.master import binhost as binhosts
+from cluster.master import session as sessions
+from cluster.model import Repository
+from cluster.node import stage as stages
+
+app = App(name="cluster", help="Build a Gentoo-like distribution for another architecture, one package per QEMU node.")
+stage_app = App(name="stage", help="Stages: the root file systems that nodes boot.")
+binhost_app = App(name="binhost", help="The directory of finished binary packages.")
+app.command(stage_app)
+app.command(binhost_app)
+
+_REPOSITORY = "demo"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Options that every verb takes."""
+
+    config: Annotated[Path | None, Parameter(help="Your configuration file.")] = None
+    state: Annotated[Path | None, Parameter(help="Where journal, logs and running nodes are kept.")] = None
+    binhost: Annotated[Path | None, Parameter(help="The binhost's directory.")] = None
+    json: Annotated[bool, Parameter(negative="", help="Print one JSON object, progress on stderr.")] = False
+    debug: Annotated[bool, Parameter(negative="", help="Log commands, and show tracebacks.")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class What:
+    """Options that say what is planned."""
+
+    target: Annotated[str | None, Parameter(help="The architecture: a name from `cluster targets`.")] = None
+    repo: Annotated[list[str], Parameter(negative="", help="NAME=DIR, an ebuild repository; may be repeated.")] = field(
+        default_factory=list
+    )
+    profile: Annotated[Path | None, Parameter(help="A profile's directory.")] = None
+    installed: Annotated[Path | None, Parameter(help="A /var/db/pkg to take as what the stage has.")] = None
+    emptytree: Annotated[bool, Parameter(negative="", help="Plan everything anew.")] = False
+
+
+def _repositories(what: What, settings: config.Config) -> tuple[Repository, ...]:
+    given = []
+    for word in what.repo:
+        name, equals, directory = word.partition("=")
+        if not (name and equals and directory):
+            raise InputError(f"--repo {word!r} is not NAME=DIR", "for example --repo mine=/home/me/overlay")
+        given.append(Repository(name, Path(directory).absolute()))
+    configured = [Repository(name, Path(place).expanduser()) for name, place in settings.repositories.items()]
+    return tuple(given or configured) or (Repository(_REPOSITORY, paths.data("overlays", _REPOSITORY)),)
+
+
+def _open(what: What, common: Common) -> sessions.Session:
+    settings = config.load(common.config)
+    chosen = target.load(what.target or settings.build.target)
+    directories = paths.directories(common.state, None, common.binhost)
+    if common.binhost is None:
+        directories = paths.directories(common.state, None, directories.binhost / chosen.name)
+    profile = what.profile or (Path(settings.profile.path).expanduser() if settings.profile.path else None)
+    if what.installed is not None and not what.installed.is_dir():
+        raise InputError(f"--installed {what.installed} is not a directory", "name a /var/db/pkg")
+    return sessions.Session(
+        config=settings,
+        directories=directories,
+        target=chosen,
+        repositories=_repositories(what, settings),
+        profile=(profile or paths.data("profiles", chosen.profile)).absolute(),
+        installed=what.installed.absolute() if what.installed else None,
+        emptytree=what.emptytree,
+    )
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _console(common: Common) -> Console:
+    return Console(stderr=common.json)
+
+
+@app.command
+def plan(*atoms: str, what: What | None = None, common: Common | None = None) -> int:
+    """Show what `build` would do for ATOMS (packages and @sets), in order."""
+    what, common = what or What(), common or Common()
+    result = sessions.make_plan(_open(what, common), atoms)
+    if common.json:
+        _print_json(report.plan_json(result))
+    else:
+        report.plan_table(_console(common), result)
+    return 0
+
+
+@app.command
+def build(
+    *atoms: str,
+    nodes: Annotated[int | None, Parameter(help="QEMU nodes at once.")] = None,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Build ATOMS (packages and @sets) into the binhost."""
+    what, common = what or What(), common or Common()
+    session = _open(what, common)
+    if nodes is not None and nodes < 1:
+        raise InputError(f"--nodes {nodes} is too few", "use at least 1")
+    console = _console(common)
+    made = sessions.make_plan(session, atoms)
+    with report.Reporter(console) as reporter:
+        result = sessions.build(session, made, nodes or session.config.build.nodes, reporter)
+    if common.json:
+        _print_json(report.build_json(result))
+    else:
+        report.summary(console, result, str(session.binhost))
+    return result.exit_code
+
+
+@app.command
+def verify(*atoms: str, what: What | None = None, common: Common | None = None) -> int:
+    """Let a fresh node install ATOMS from the binhost over HTTP, and run their programs."""
+    what, common = what or What(), common or Common()
+    session = _open(what, common)
+    made = sessions.make_plan(session, atoms)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        proof = sessions.prove(session, made, reporter)
+    if common.json:
+        _print_json({"installed": [p.cpv for p in made.packages], "ran": proof.ran, "failed": proof.failed})
+    else:
+        for program in proof.ran:
+            console.print(f"   [green]ran[/] {escape(program)}", highlight=False)
+        for program in proof.failed:
+            console.print(f"[red]failed[/] {escape(program)}", highlight=False)
+    return 0 if proof.good else 2
+
+
+@app.command
+def targets(*, common: Common | None = None) -> int:
+    """List the targets that have a data file."""
+    if (common or Common()).json:
+        _print_json([target.load(name).model_dump() for name in target.names()])
+        return 0
+    for name in target.names():
+        found = target.load(name)
+        print(f"{name}\t{found.chost}\t{found.qemu.binary} {found.qemu.machine} {found.qemu.cpu}")
+    return 0
+
+
+@app.command(name="config")
+def show_config(*, common: Common | None = None) -> int:
+    """Print the default configuration, which is its reference, after checking yours."""
+    common = common or Common()
+    checked = config.load(common.config)
+    if common.json:
+        _print_json(checked.model_dump())
+    else:
+        print(config.DEFAULT.read_text(), end="")
+    return 0
+
+
+@stage_app.command(name="build")
+def stage_build(*, what: What | None = None, common: Common | None = None) -> int:
+    """Build the target's stage, unless the cache has it."""
+    session = _open(what or What(), common or Common())
+    with report.Reporter(_console(common or Common())) as reporter:
+        built = stages.ensure(session.target, target.load_recipe(), session.directories.cache, reporter.step)
+    return _show_stage(built, common or Common())
+
+
+@stage_app.command(name="list")
+def stage_list(*, common: Common | None = None) -> int:
+    """List the stages in the cache."""
+    found = stages.all_stages(paths.directories().cache)
+    if (common or Common()).json:
+        _print_json([{"directory": str(stage.directory), **stage.facts} for stage in found])
+        return 0
+    table = Table("stage", "release", "kernel", "compiler", "portage", "MiB")
+    for stage in found:
+        facts = stage.facts
+        size = sum(path.stat().st_blocks * 512 for path in stage.directory.rglob("*")) >> 20
+        row = (facts["release"], facts["kernel"], facts["compiler"], facts["portage"], str(size))
+        table.add_row(stage.directory.name, *row)
+    Console().print(table)
+    return 0
+
+
+def _find_stage(name: str) -> stages.Stage:
+    found = stages.all_stages(paths.directories().cache)
+    for stage in found:
+        if stage.directory.name == name:
+            return stage
+    known = ", ".join(stage.directory.name for stage in found) or "none yet"
+    raise InputError(f"there is no stage {name!r}", f"stages: {known}")
+
+
+def _show_stage(stage: stages.Stage, common: Common) -> int:
+    facts = {"directory": str(stage.directory), **stage.facts}
+    if common.json:
+        _print_json(facts)
+    else:
+        for key, value in facts.items():
+            print(f"{key}: {value}")
+    return 0
+
+
+@stage_app.command(name="show")
+def stage_show(name: str, *, common: Common | None = None) -> int:
+    """Show what a stage is made of."""
+    return _show_stage(_find_stage(name), common or Common())
+
+
+@stage_app.command(name="remove")
+def stage_remove(name: str, *, common: Common | None = None) -> int:
+    """Delete a stage; the next build makes it anew."""
+    stages.remove(_find_stage(name))
+    return 0
+
+
+@binhost_app.command(name="serve")
+def binhost_serve(
+    *,
+    address: Annotated[str, Parameter(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int | None, Parameter(help="The TCP port.")] = None,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Serve the binhost over HTTP until interrupted."""
+    session = _open(what or What(), common or Common())
+    binhosts.Binhost(session.binhost, session.target.chost)
+    chosen = session.config.binhost.port if port is None else port
+    binhosts.serve(
+        session.binhost, address, chosen, lambda where: print(f"serving {session.binhost} at {where.url}", flush=True)
+    )
+    return 0
+
+
+@binhost_app.command(name="list")
+def binhost_list(*, what: What | None = None, common: Common | None = None) -> int:
+    """List the packages of the binhost."""
+    common = common or Common()
+    session = _open(what or What(), common)
+    entries = binhosts.Binhost(session.binhost, session.target.chost).entries()
+    if common.json:
+        _print_json([{"cpv": entry.metadata.cpv, "size": entry.size, "path": entry.path} for entry in entries])
+        return 0
+    for entry in entries:
+        print(f"{entry.metadata.cpv}\t{entry.size}")
+    return 0
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that every node is ended."""
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _set_up_logging(debug: bool) -> None:
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(name)s: %(message)s")
+    for name in ("paramiko", "qemu", "asyncio", "httpx", "httpcore"):
+        # Their complaints about a node that goes away are ours to make, in one line.
+        logging.getLogger(name).setLevel(logging.INFO if debug else logging.CRITICAL)
+
+
+def run(argv: list[str]) -> int:
+    """Run the command line `argv`; returns the exit code."""
+    debug = "--debug" in argv
+    _set_up_logging(debug)
+    try:
+        with _terminated_like_interrupted():
+            code = app(argv, exit_on_error=True, result_action="return_value")
+            return code if isinstance(code, int) else 0
+    except ClusterError as error:
+        if debug:
+            logging.exception("%s", getattr(error, "detail", ""))
+        print(f"cluster: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("cluster: interrupted; what was finished is kept, run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def main() -> None:
+    """The `cluster` command."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,264 @@
+"""What one invocation works with, and the three things it can do: plan, build, verify."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from cluster import paths, target
+from cluster.config import Config
+from cluster.errors import InputError, MachineError
+from cluster.master import binhost as binhosts
+from cluster.master import dispatch, distcc, distfiles, engines, resolver, runs
+from cluster.master.installed import write_installed
+from cluster.master.journal import Journal
+from cluster.model import Action, Outcome, Plan, Repository, Verdict
+from cluster.node import emulator, job, qemu, stage, verify
+from cluster.node.build import Limits
+from cluster.node.node import Hardware
+
+_BUILD_MIB = 1500
+
+
+class Reporter(dispatch.Progress, Protocol):
+    """Tells a person what goes on."""
+
+    def step(self, text: str) -> None:
+        """Something else begins, which may take a while."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something a person should know, which stops nothing."""
+        ...
+
+    def start(self, plan: Plan) -> None:
+        """The jobs of `plan` begin."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An invocation's configuration, resolved: nothing is looked up twice."""
+
+    config: Config
+    directories: paths.Directories
+    target: target.Target
+    repositories: tuple[Repository, ...]
+    profile: Path
+    installed: Path | None
+    emptytree: bool
+
+    @property
+    def binhost(self) -> Path:
+        """The directory of the target's binhost."""
+        return self.directories.binhost
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.directories.state / "journal.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a build ended."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+    def of(self, *verdicts: Verdict) -> tuple[Outcome, ...]:
+        """The outcomes with one of `verdicts`."""
+        return tuple(outcome for outcome in self.outcomes if outcome.verdict in verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """2 if a package failed, was lost for good or was blocked, else 0."""
+        return 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
+
+
+def make_plan(session: Session, atoms: tuple[str, ...]) -> Plan:
+    """Portage's plan for `atoms`; what the binhost has is marked as skipped. Raises InputError."""
+    with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
+        work = Path(scratch)
+        installed = session.installed
+        if installed is None:
+            provides = target.load_recipe().provides
+            installed = write_installed(provides, work / "installed", session.target.name)
+        request = resolver.Request(
+            target=session.target,
+            atoms=atoms,
+            repositories=session.repositories,
+            profile=session.profile,
+            installed=installed,
+            emptytree=session.emptytree,
+            test=session.config.build.test,
+            make_conf=session.config.build.make_conf,
+        )
+        (work / "resolve").mkdir()
+        plan = resolver.resolve(request, work / "resolve")
+    binhost = _existing_binhost(session)
+    if binhost is None:
+        return plan
+    packages = (
+        replace(package, action=Action.SKIP, reason=f"in the binhost; {package.reason}")
+        if binhost.has(package)
+        else package
+        for package in plan.packages
+    )
+    return replace(plan, packages=tuple(packages))
+
+
+def _existing_binhost(session: Session) -> binhosts.Binhost | None:
+    """The binhost if there is one: a plan alone makes no directories."""
+    if not session.binhost.exists():
+        return None
+    return binhosts.Binhost(session.binhost, session.target.chost)
+
+
+@contextmanager
+def _only_one(session: Session) -> Iterator[None]:
+    """Hold the lock of this state directory for this target."""
+    session.directories.state.mkdir(parents=True, exist_ok=True)
+    path = session.directories.state / f"build-{session.target.name}.lock"
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another build for {session.target.name} is running in {session.directories.state}",
+                "wait for it, or use another --state",
+            ) from error
+        yield
+
+
+def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
+    """An emulator and a stage, made if they are not there yet."""
+    qemu.require_memory(session.config.node.memory_mib, nodes)
+    cache = session.directories.cache
+    reporter.step(f"looking for QEMU {emulator.OLDEST_MAJOR} or newer for {session.target.name}")
+    found = emulator.ensure(session.target, cache)
+    built = stage.ensure(session.target, target.load_recipe(), cache, reporter.step)
+    node = session.config.node
+    return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
+
+
+def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
+    return job.Settings(
+        chost=session.target.chost,
+        profile=session.profile,
+        repositories=session.repositories,
+        jobs=session.config.build.jobs,
+        distcc_hosts=distcc_hosts,
+        test=session.config.build.test,
+        make_conf=session.config.build.make_conf,
+    )
+
+
+def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitStack, reporter: Reporter) -> str:
+    """Start distccd if it is wanted and its compiler is the nodes'; returns DISTCC_HOSTS or ""."""
+    wanted = session.config.distcc
+    if not wanted.enabled:
+        return ""
+    reporter.step("starting distccd and compiling one file through it")
+    offload = stack.enter_context(
+        distcc.offloading(session.target, live.public, port=wanted.port, slots=wanted.slots, own=live.own)
+    )
+    theirs = hardware.stage.facts["compiler"]
+    if offload.compiler != theirs:
+        reporter.warn(
+            f"the host's cross compiler is gcc {offload.compiler} and the nodes' is gcc {theirs}: building without distcc"
+        )
+        return ""
+    return offload.hosts
+
+
+def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
+    """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
+    start = time.monotonic()
+    binhost = binhosts.Binhost(session.binhost, session.target.chost)
+    journal = Journal(session.journal)
+    if not plan.to_build:
+        skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
+        return Result(plan, skipped, round(time.monotonic() - start, 2))
+    with _only_one(session), ExitStack() as stack:
+        left = runs.sweep(session.directories.state)
+        if left:
+            reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
+        for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
+            paths.require_space(directory, _BUILD_MIB, purpose)
+        hardware = _hardware(session, nodes, reporter)
+        live = stack.enter_context(runs.Run(session.directories.state))
+        hosts = _offload(session, live, hardware, stack, reporter)
+        engine = engines.LocalEngine(
+            hardware=hardware,
+            settings=_settings(session, hosts),
+            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
+            live=live,
+            binhost=binhost,
+            distdir=session.directories.distfiles,
+            providers=_providers(session),
+            logs=session.directories.logs / session.target.name,
+        )
+        reporter.start(plan)
+        outcomes = dispatch.run(
+            plan,
+            engine,
+            tuple(f"node-{number}" for number in range(1, min(nodes, len(plan.to_build)) + 1)),
+            attempts=session.config.build.attempts,
+            past_seconds=journal.seconds(session.target.name),
+            progress=reporter,
+            record=lambda outcome: journal.record(session.target.name, outcome),
+        )
+    return Result(plan, outcomes, round(time.monotonic() - start, 2))
+
+
+def _providers(session: Session) -> tuple[distfiles.Provider, ...]:
+    wanted = session.config.distfiles
+    locations = [repository.location for repository in session.repositories] if wanted.distribution else []
+    return distfiles.providers(locations, session.directories.cache / "apt" / "sources", wanted.mirrors)
+
+
+def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
+    """Install what `plan` asked for from the binhost in a fresh node and run its programs.
+
+    Raises InputError when the binhost lacks some of it, NodeLost when the node is at fault.
+    """
+    missing = [package.cpv for package in plan.to_build]
+    if missing:
+        raise InputError(f"the binhost lacks {', '.join(missing)}", "build it first: cluster build")
+    requested = [f"={package.cpv}" for package in plan.packages if package.requested]
+    commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
+    runs.sweep(session.directories.state)
+    hardware = _hardware(session, 1, reporter)
+    log = session.directories.logs / session.target.name / "verify.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        live = stack.enter_context(runs.Run(session.directories.state))
+        stack.callback(live.stop)
+        server = stack.enter_context(binhosts.serving(session.binhost))
+        directory = stack.enter_context(live.node_directory("verify"))
+        stream = stack.enter_context(log.open("wb", buffering=0))
+        reporter.step(
+            f"a fresh node installs {len(plan.packages)} packages over HTTP and runs {len(commands)} programs"
+        )
+        proof = verify.verify(
+            requested,
+            commands,
+            _settings(session),
+            hardware,
+            directory=directory,
+            binhost_port=server.port,
+            deadline_s=session.config.limits.silence_s,
+            output=stream.write,
+            own=live.own,
+        )
+    if proof.status:
+        raise MachineError("emerge --getbinpkgonly failed in the fresh node", f"see {log}")
+    return proof

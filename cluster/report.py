@@ -1,0 +1,287 @@
+"""What a person sees: progress while it goes on, a summary at its end, one JSON object for programs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from functools import reduce
+from types import MappingProxyType
+from typing import Any, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+
+from cluster.master.session import Result
+from cluster.model import Compiles, Job, Outcome, Plan, Verdict
+
+_HEARTBEAT_S = 4.0  # nothing is silent for more than five
+
+_STYLES = MappingProxyType(
+    {
+        Verdict.BUILT: "green",
+        Verdict.FAILED: "bold red",
+        Verdict.LOST: "yellow",
+        Verdict.BLOCKED: "magenta",
+        Verdict.SKIPPED: "dim",
+    }
+)
+_CONFIGURE = ("prepare", "configure")
+_INSTALL = ("install", "package")
+
+
+@dataclass(slots=True)
+class _Working:
+    """What a node is doing now."""
+
+    cpv: str
+    since: float
+    phase: str = "starting"
+    phase_since: float = 0.0
+
+
+class Reporter:
+    """Progress on `console`: live where it is a terminal, else lines and a heartbeat."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lock = threading.RLock()
+        self._step: tuple[str, float] | None = None
+        self._nodes: dict[str, _Working] = {}
+        self._total = self._done = 0
+        self._spoke = time.monotonic()
+        self._ended = threading.Event()
+        self._live: Live | None = None
+        self._heart: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self._heart = threading.Thread(target=self._beat, daemon=True)
+            self._heart.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._finish_step(done=exception[0] is None)
+        self._ended.set()
+        if self._live is not None:
+            self._live.stop()
+        if self._heart is not None:
+            self._heart.join()
+
+    def step(self, text: str) -> None:
+        """Something else begins, which may take a while."""
+        with self._lock:
+            self._finish_step()
+            self._step = (text, time.monotonic())
+            if self._live is None:
+                self._say(f"[bold]…[/] {escape(text)}")
+
+    def warn(self, text: str) -> None:
+        """Something a person should know, which stops nothing."""
+        self._say(f"[yellow]![/] {escape(text)}")
+
+    def start(self, plan: Plan) -> None:
+        """The jobs of `plan` begin."""
+        with self._lock:
+            self._finish_step()
+            self._total = len(plan.to_build)
+            self._say(f"[bold]{self._total}[/] to build, {len(plan.packages) - self._total} in the binhost already")
+
+    def dispatched(self, job: Job, node: str) -> None:
+        """A job was given to a node."""
+        with self._lock:
+            now = time.monotonic()
+            self._nodes[node] = _Working(job.package.cpv, now, phase_since=now)
+            again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+            if self._live is None:
+                self._say(f"{node}: {job.package.cpv} starts{again}")
+
+    def entered(self, node: str, phase: str) -> None:
+        """The job of `node` is in a new phase."""
+        with self._lock:
+            working = self._nodes.get(node)
+            if working and working.phase != phase:
+                working.phase, working.phase_since = phase, time.monotonic()
+
+    def ended(self, outcome: Outcome) -> None:
+        """A package ended, in whatever way."""
+        with self._lock:
+            self._nodes.pop(outcome.node, None)
+            if outcome.verdict is not Verdict.LOST:
+                self._done += 1
+            style = _STYLES[outcome.verdict]
+            self._say(f"[{style}]{outcome.verdict.value:>7}[/] {outcome.cpv}  {escape(_details(outcome))}")
+
+    def tick(self) -> None:
+        """About a second has passed; the heartbeat has its own clock."""
+
+    def _finish_step(self, *, done: bool = True) -> None:
+        if self._step is None:
+            return
+        text, since = self._step
+        self._step = None
+        mark = "[green]✓[/]" if done else "[red]✗[/]"
+        self._say(f"{mark} {escape(text)} [dim]{time.monotonic() - since:.0f} s[/]")
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            self._console.print(text, highlight=False, soft_wrap=True)
+            self._spoke = time.monotonic()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(1):
+            with self._lock:
+                waiting = self._waiting_for()
+                if waiting and time.monotonic() - self._spoke >= _HEARTBEAT_S:
+                    self._say(f"[dim]  {escape(waiting)}[/]")
+
+    def _waiting_for(self) -> str:
+        now = time.monotonic()
+        if self._step is not None:
+            return f"{self._step[0]}: {now - self._step[1]:.0f} s"
+        parts = [f"{node} {w.cpv} {w.phase} {now - w.phase_since:.0f} s" for node, w in sorted(self._nodes.items())]
+        return f"{self._done}/{self._total} done; {'; '.join(parts)}" if parts else ""
+
+    def _render(self) -> Group | Spinner | str:
+        with self._lock:
+            now = time.monotonic()
+            if self._step is not None:
+                return Spinner("dots", f" {escape(self._step[0])} [dim]{now - self._step[1]:.0f} s[/]")
+            if not self._nodes:
+                return ""
+            table = Table.grid(padding=(0, 2))
+            for node, working in sorted(self._nodes.items()):
+                table.add_row(f"[cyan]{node}[/]", working.cpv, working.phase, f"[dim]{now - working.since:.0f} s[/]")
+            return Group(table, Spinner("dots", f" {self._done} of {self._total} done"))
+
+
+def _details(outcome: Outcome) -> str:
+    if outcome.verdict is Verdict.BUILT:
+        counts = outcome.compiles
+        return f"on {outcome.node} in {outcome.seconds:.0f} s, {counts.remote} remote and {counts.local} local compiles"
+    log = f" (log: {outcome.log})" if outcome.verdict is Verdict.FAILED and outcome.log else ""
+    return f"{outcome.reason}{log}"
+
+
+def _spent(outcome: Outcome, names: tuple[str, ...]) -> str:
+    seconds = [spent for name, spent in outcome.phases if name in names]
+    return f"{sum(seconds):.0f}" if seconds else ""
+
+
+def compiles(result: Result) -> Compiles:
+    """The compiles of all packages together."""
+    return reduce(Compiles.__add__, (outcome.compiles for outcome in result.outcomes), Compiles())
+
+
+def summary(console: Console, result: Result, binhost: str) -> None:
+    """The table at the end of a build, and one line with the totals."""
+    if not result.plan.to_build:
+        console.print(
+            f"Nothing to build: all {len(result.outcomes)} packages are in the binhost {binhost}", soft_wrap=True
+        )
+        return
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("package", "outcome", "node"):
+        table.add_column(name, no_wrap=True)
+    for name in ("boot", "prereq", "config", "compile", "install", "all s", "remote", "local"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for outcome in result.outcomes:
+        table.add_row(*_row(outcome))
+    console.print(table)
+    for outcome in result.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED):
+        style = _STYLES[outcome.verdict]
+        console.print(f"[{style}]{outcome.verdict.value}[/] {outcome.cpv}: {escape(_details(outcome))}", soft_wrap=True)
+    total = compiles(result)
+    counts = ", ".join(f"{len(result.of(verdict))} {verdict.value}" for verdict in Verdict if result.of(verdict))
+    console.print(f"{counts} in {result.seconds:.0f} s; {total.remote} remote and {total.local} local compiles")
+    console.print(f"binhost: {binhost}", soft_wrap=True)
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    counts = outcome.compiles
+    built = outcome.verdict is Verdict.BUILT
+    return (
+        outcome.cpv,
+        f"[{_STYLES[outcome.verdict]}]{outcome.verdict.value}[/]",
+        outcome.node,
+        _spent(outcome, ("boot",)),
+        _spent(outcome, ("prerequisites",)),
+        _spent(outcome, _CONFIGURE),
+        _spent(outcome, ("compile",)),
+        _spent(outcome, _INSTALL),
+        f"{outcome.seconds:.0f}" if outcome.seconds else "",
+        str(counts.remote) if built else "",
+        str(counts.local) if built else "",
+    )
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The contract of `cluster plan --json`."""
+    packages = [
+        {
+            "cpv": package.cpv,
+            "use": list(package.use),
+            "slot": package.slot,
+            "action": package.action.value,
+            "reason": package.reason,
+            "requires": list(package.requires),
+        }
+        for package in plan.packages
+    ]
+    return {"target": plan.target, "packages": packages, "order": [package.cpv for package in plan.packages]}
+
+
+def plan_table(console: Console, plan: Plan) -> None:
+    """The plan for a person."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("package", no_wrap=True)
+    for name in ("slot", "USE"):
+        table.add_column(name)
+    table.add_column("needs", justify="right")
+    table.add_column("why", overflow="fold")
+    for package in plan.packages:
+        flags = " ".join(flag if flag in package.use else f"-{flag}" for flag in package.iuse)
+        style = "dim" if package.action.value == "skip" else ""
+        row = (package.action.value, package.cpv, package.slot, flags, str(len(package.requires) or ""), package.reason)
+        table.add_row(*row, style=style)
+    console.print(table)
+    built = len(plan.to_build)
+    console.print(f"{built} to build, {len(plan.packages) - built} in the binhost already")
+
+
+def build_json(result: Result) -> dict[str, Any]:
+    """The contract of `cluster build --json`."""
+    total = compiles(result)
+    verdicts = {verdict.value: [outcome.cpv for outcome in result.of(verdict)] for verdict in Verdict}
+    return {
+        **verdicts,
+        "compiles": _compiles_json(total),
+        "seconds": result.seconds,
+        "packages": {outcome.cpv: _outcome_json(outcome) for outcome in result.outcomes},
+    }
+
+
+def _compiles_json(counts: Compiles) -> dict[str, int]:
+    return {"remote": counts.remote, "local": counts.local, "failed": counts.failed}
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "outcome": outcome.verdict.value,
+        "node": outcome.node,
+        "attempt": outcome.attempt,
+        "phases": dict(outcome.phases),
+        "seconds": outcome.seconds,
+        "compiles": _compiles_json(outcome.compiles),
+        "log": str(outcome.log) if outcome.log else None,
+        "reason": outcome.reason,
+    }
