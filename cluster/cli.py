@@ -32,6 +32,7 @@ app.command(stage_app)
 app.command(binhost_app)
 
 _REPOSITORY = "demo"
+_WIDTH = 110  # of tables in a log, which has no width of its own
 
 
 @Parameter(name="*")
@@ -96,14 +97,17 @@ def _print_json(value: Any) -> None:
 
 
 def _console(common: Common) -> Console:
-    return Console(stderr=common.json)
+    console = Console(stderr=common.json)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH
+    return console
 
 
 @app.command
 def plan(*atoms: str, what: What | None = None, common: Common | None = None) -> int:
     """Show what `build` would do for ATOMS (packages and @sets), in order."""
     what, common = what or What(), common or Common()
-    result = sessions.make_plan(_open(what, common), atoms)
+    result = sessions.make_plan(_open(what, common), atoms, sources=False)
     if common.json:
         _print_json(report.plan_json(result))
     else:
@@ -247,9 +251,11 @@ def binhost_serve(
     session = _open(what or What(), common or Common())
     binhosts.Binhost(session.binhost, session.target.chost)
     chosen = session.config.binhost.port if port is None else port
-    binhosts.serve(
-        session.binhost, address, chosen, lambda where: print(f"serving {session.binhost} at {where.url}", flush=True)
-    )
+
+    def ready(where: binhosts.Address) -> None:
+        print(f"serving {session.binhost} at {where.url}", flush=True)
+
+    binhosts.serve(session.binhost, address, chosen, ready)
     return 0
 
 

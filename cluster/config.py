@@ -111,9 +111,8 @@ def load(path: Path | None = None) -> Config:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         expected = "no such key" if first["type"] == "extra_forbidden" else first["msg"].lower()
-        raise InputError(
-            f"{chosen}: {key} = {first['input']!r}", f"{expected}; see {DEFAULT.name} by `cluster config`"
-        ) from error
+        mend = f"{expected}; `cluster config` prints the reference"
+        raise InputError(f"{chosen}: {key} = {first['input']!r}", mend) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

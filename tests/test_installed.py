@@ -10,7 +10,7 @@ from repos import write_repository
 from cluster import target
 from cluster.errors import InputError
 from cluster.master import portagelib
-from cluster.master.installed import write_installed
+from cluster.node.installed import write_installed
 
 EBUILDS = {
     "cat/needs-gcc-1": {"DEPEND": ">=sys-devel/gcc-12:12 dev-lang/python:3.11="},

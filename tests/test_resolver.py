@@ -21,9 +21,9 @@ from cluster import paths, target
 from cluster.errors import InputError
 from cluster.master import portagelib
 from cluster.master.graph import dependency_graph
-from cluster.master.installed import write_installed
 from cluster.master.resolver import Request, ResolveError, resolve
 from cluster.model import Cpv, Plan, Repository
+from cluster.node.installed import write_installed
 
 EBUILDS = {
     # app needs a library to build and run, a tool to build, a plugin only some time after.
@@ -394,7 +394,7 @@ _AS_NOBODY = """
 import os, pathlib, sys
 from repos import write_repository
 from cluster import target
-from cluster.master.installed import write_installed
+from cluster.node.installed import write_installed
 from cluster.master.resolver import Request, resolve
 arm64 = target.load("arm64")
 os.setgroups([]); os.setgid(65534); os.setuid(65534)

@@ -16,11 +16,11 @@ from cluster.config import Config
 from cluster.errors import InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, resolver, runs
-from cluster.master.installed import write_installed
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, qemu, stage, verify
 from cluster.node.build import Limits
+from cluster.node.installed import write_installed
 from cluster.node.node import Hardware
 
 _BUILD_MIB = 1500
@@ -83,8 +83,11 @@ class Result:
         return 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
 
 
-def make_plan(session: Session, atoms: tuple[str, ...]) -> Plan:
-    """Portage's plan for `atoms`; what the binhost has is marked as skipped. Raises InputError."""
+def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True) -> Plan:
+    """Portage's plan for `atoms`; what the binhost has is marked as skipped. Raises InputError.
+
+    With `sources`, a source archive that no Manifest describes is an error: it could not be checked.
+    """
     with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
         work = Path(scratch)
         installed = session.installed
@@ -100,6 +103,7 @@ def make_plan(session: Session, atoms: tuple[str, ...]) -> Plan:
             emptytree=session.emptytree,
             test=session.config.build.test,
             make_conf=session.config.build.make_conf,
+            manifests=sources,
         )
         (work / "resolve").mkdir()
         plan = resolver.resolve(request, work / "resolve")
@@ -107,9 +111,7 @@ def make_plan(session: Session, atoms: tuple[str, ...]) -> Plan:
     if binhost is None:
         return plan
     packages = (
-        replace(package, action=Action.SKIP, reason=f"in the binhost; {package.reason}")
-        if binhost.has(package)
-        else package
+        replace(package, action=Action.SKIP, reason="in the binhost") if binhost.has(package) else package
         for package in plan.packages
     )
     return replace(plan, packages=tuple(packages))
@@ -173,7 +175,7 @@ def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitSt
     theirs = hardware.stage.facts["compiler"]
     if offload.compiler != theirs:
         reporter.warn(
-            f"the host's cross compiler is gcc {offload.compiler} and the nodes' is gcc {theirs}: building without distcc"
+            f"the host's cross compiler is gcc {offload.compiler}, the nodes' is gcc {theirs}: building without distcc"
         )
         return ""
     return offload.hosts

@@ -80,6 +80,8 @@ def make_conf(settings: Settings) -> str:
         # Sources come with the job: a fetch in a node is a mistake, and is to fail at once.
         "FETCHCOMMAND": "/bin/false",
         "RESUMECOMMAND": "/bin/false",
+        # Debian's files in the stage belong to no package of ours: to overwrite them is no collision.
+        "COLLISION_IGNORE": "/usr /etc /lib /bin /sbin /var",
         "CLEAN_DELAY": "0",
         "EMERGE_WARNING_DELAY": "0",
     }

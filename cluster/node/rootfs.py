@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.master.installed import write_installed
 from cluster.node import disk
+from cluster.node.installed import write_installed
 from cluster.process import run
 
 _DPKG = "var/lib/dpkg"
