@@ -90,8 +90,15 @@ def step(state: State, event: Finished) -> tuple[State, tuple[Action, ...]]:
 
 
 def _downstream(state: State, failed: Cpv) -> frozenset[Cpv]:
-    """The waiting packages that need `failed`. `requires` is closed, so one look is enough."""
-    return frozenset(cpv for cpv in state.waiting if failed in state.requires[cpv])
+    """The waiting packages that cannot be built without `failed`.
+
+    `requires` holds what a node needs for a build, not what those were built with: of a
+    chain of build dependencies a package names the last only, so this follows the chain.
+    """
+    gone = {failed}
+    while more := {cpv for cpv in state.waiting - gone if state.requires[cpv] & gone}:
+        gone |= more
+    return frozenset(gone - {failed})
 
 
 def _fill(state: State) -> tuple[State, tuple[Action, ...]]:
