@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -300,13 +300,16 @@ def run(argv: list[str]) -> int:
     _set_up_logging(debug)
     try:
         with _terminated_like_interrupted():
-            code = app(argv, exit_on_error=True, result_action="return_value")
+            code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
             return code if isinstance(code, int) else 0
     except ClusterError as error:
         if debug:
             logging.exception("%s", getattr(error, "detail", ""))
         print(f"cluster: {error}", file=sys.stderr)
         return error.exit_code
+    except CycloptsError as error:
+        print(f"cluster: {' '.join(str(error).split())} `cluster --help` lists what there is", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("cluster: interrupted; what was finished is kept, run it again to go on", file=sys.stderr)
         return 130

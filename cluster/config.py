@@ -118,8 +118,10 @@ def load(path: Path | None = None) -> Config:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML", str(error)) from error
+    except OSError as error:
+        raise InputError(f"the config file {path} cannot be read", str(error.strerror)) from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -1,41 +1,34 @@
-"""Plans and their parts, with only what a test is about spelled out."""
+"""Plans and packages for tests, with everything that a test does not care about filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.model import Action, Cpv, Package, Plan, Verdict
-
-Requires = Mapping[str, tuple[str, ...]]
-"""CATEGORY/NAME-VERSION to what must be in the node before its build."""
+from cluster.model import Cpv, Package, Plan, Repository
 
 
-def package(cpv: str, *requires: str, **changes: Any) -> Package:
-    """A package that needs `requires`."""
+def package(cpv: str, *requires: str, **fields: Any) -> Package:
+    """A package that needs `requires` in the node; `fields` are those of Package."""
     values: dict[str, Any] = {
-        "cpv": Cpv(cpv),
         "slot": "0",
         "use": (),
         "iuse": (),
         "repository": "test",
-        "ebuild": Path("/nowhere") / f"{cpv}.ebuild",
-        "requires": tuple(map(Cpv, requires)),
+        "ebuild": Path("/repo") / f"{cpv}.ebuild",
         "distfiles": (),
+        **fields,
     }
-    return Package(**{**values, **changes})
+    return Package(cpv=Cpv(cpv), requires=tuple(map(Cpv, requires)), **values)
 
 
-def plan(requires: Requires, *, skipped: Iterable[str] = ()) -> Plan:
-    """A plan of the packages in `requires`, of which the binhost has `skipped`."""
-    skipped = frozenset(skipped)
-    packages = tuple(
-        package(cpv, *needs, action=Action.SKIP if cpv in skipped else Action.BUILD, reason=f"why {cpv}")
-        for cpv, needs in requires.items()
-    )
-    return Plan("arm64", "aarch64-linux-gnu", packages, (), Path("/nowhere/profile"))
-
-
-VERDICTS = (Verdict.BUILT, Verdict.FAILED, Verdict.LOST)
-"""How a job may end."""
+def plan(*packages: Package, **fields: Any) -> Plan:
+    """A plan for arm64 over `packages`, which must be in order."""
+    values: dict[str, Any] = {
+        "target": "arm64",
+        "chost": "aarch64-linux-gnu",
+        "repositories": (Repository("test", Path("/repo")),),
+        "profile": Path("/repo/profiles/arm64"),
+        **fields,
+    }
+    return Plan(packages=packages, **values)

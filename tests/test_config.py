@@ -1,81 +1,112 @@
-"""The configuration: defaults, what is merged over them, and what is refused."""
+"""The configuration: the reference loads, and what is wrong is named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from cluster import config
 from cluster.errors import InputError
 
 
-def test_the_defaults_load_and_are_what_the_file_says() -> None:
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def message(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        config.load(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_defaults_load() -> None:
     loaded = config.load()
-    assert (loaded.build.target, loaded.build.attempts, loaded.distcc.enabled) == ("arm64", 3, True)
+    assert loaded.build.target == "arm64"
+    assert (loaded.build.nodes, loaded.build.attempts) == (2, 3)
+    assert loaded.distcc.enabled
+    assert loaded.repositories == {}
 
 
-def test_every_key_of_the_default_file_has_a_comment_as_it_is_the_reference() -> None:
-    for line in config.DEFAULT.read_text().splitlines():
-        if " = " in line and not line.startswith("#"):
-            assert "#" in line, line
+def test_what_the_user_says_is_merged_over_the_defaults(tmp_path: Path) -> None:
+    mine = written(tmp_path / "mine.toml", '[build]\nnodes = 7\n[repositories]\nmine = "/overlay"\n')
+    loaded, default = config.load(mine), config.load()
+    assert loaded.build.nodes == 7
+    assert loaded.repositories == {"mine": "/overlay"}
+    assert loaded.build.attempts == default.build.attempts
+    assert loaded.limits == default.limits
 
 
-def test_the_users_file_is_merged_over_them_key_by_key() -> None:
-    path = config.user_file()
-    path.parent.mkdir(parents=True)
-    path.write_text('[build]\nnodes = 7\n[repositories]\nmine = "/srv/mine"\n[node]\nboot_s = 60\n')
-    loaded = config.load()
-    assert (loaded.build.nodes, loaded.build.jobs, loaded.node.boot_s) == (7, 2, 60)
-    assert loaded.repositories == {"mine": "/srv/mine"}
+def test_the_users_own_file_is_found() -> None:
+    assert config.load().build.nodes == 2
+    written(config.user_file(), "[build]\nnodes = 5\n")
+    assert config.load().build.nodes == 5
 
 
-def test_a_named_file_takes_the_place_of_the_users(tmp_path: Path) -> None:
-    config.user_file().parent.mkdir(parents=True)
-    config.user_file().write_text("[build]\nnodes = 7\n")
-    other = tmp_path / "other.toml"
-    other.write_text("[build]\njobs = 9\n")
-    loaded = config.load(other)
-    assert (loaded.build.nodes, loaded.build.jobs) == (2, 9)
+def test_a_file_that_is_named_replaces_the_users_own(tmp_path: Path) -> None:
+    written(config.user_file(), "[build]\nnodes = 5\njobs = 9\n")
+    loaded = config.load(written(tmp_path / "mine.toml", "[build]\nnodes = 6\n"))
+    assert loaded.build.nodes == 6
+    assert loaded.build.jobs == config.load(config.DEFAULT).build.jobs
+
+
+def test_whole_seconds_need_no_point(tmp_path: Path) -> None:
+    assert config.load(written(tmp_path / "mine.toml", "[limits]\nsilence_s = 5\n")).limits.silence_s == 5.0
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        config.load().build.nodes = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "key", "value", "expected"),
     [
-        ("[build]\nnodse = 3\n", ["build.nodse", "3", "no such key"]),
-        ("[buidl]\nnodes = 3\n", ["buidl", "no such key"]),
-        ('[build]\nnodes = "3"\n', ["build.nodes", "'3'", "valid integer"]),
-        ("[build]\nnodes = true\n", ["build.nodes", "True", "valid integer"]),
-        ("[build]\nnodes = 0\n", ["build.nodes", "0", "greater than or equal to 1"]),
-        ("[limits]\nsilence_s = -1.5\n", ["limits.silence_s", "-1.5", "greater than 0"]),
-        ("[distcc]\nport = 70000\n", ["distcc.port", "70000", "less than or equal to 65535"]),
-        ("[node]\nmemory_mib = 64\n", ["node.memory_mib", "64", "256"]),
-        ("build = 3\n", ["build", "3", "dictionary"]),
-        ("[repositories]\nmine = 4\n", ["repositories.mine", "4", "valid string"]),
-        ("[distfiles]\nmirrors = [1]\n", ["distfiles.mirrors.0", "1", "valid string"]),
-        ("[build\n", ["not TOML", "line 1"]),
+        ("[build]\nnoodles = 2\n", "build.noodles", "2", "no such key"),
+        ("[bulid]\nnodes = 2\n", "bulid", "{'nodes': 2}", "no such key"),
+        ('[build]\nnodes = "two"\n', "build.nodes", "'two'", "integer"),
+        ('[build]\nnodes = "2"\n', "build.nodes", "'2'", "integer"),
+        ("[build]\nnodes = 2.5\n", "build.nodes", "2.5", "integer"),
+        ("[build]\nnodes = true\n", "build.nodes", "True", "integer"),
+        ("[build]\nnodes = 0\n", "build.nodes", "0", "greater than or equal to 1"),
+        ("[build]\ntest = 1\n", "build.test", "1", "boolean"),
+        ("[build]\ntarget = 64\n", "build.target", "64", "string"),
+        ("build = 3\n", "build", "3", "build"),
+        ("[node]\nmemory_mib = 16\n", "node.memory_mib", "16", "greater than or equal to 256"),
+        ("[limits]\ntotal_s = -1\n", "limits.total_s", "-1", "greater than 0"),
+        ("[distcc]\nport = 70000\n", "distcc.port", "70000", "less than or equal to 65535"),
+        ("[distfiles]\nmirrors = [1]\n", "distfiles.mirrors.0", "1", "string"),
+        ("[repositories]\nmine = []\n", "repositories.mine", "[]", "string"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_file_value_and_expectation(
-    tmp_path: Path, text: str, words: list[str]
+def test_a_broken_key_is_named_with_its_value_and_what_was_expected(
+    tmp_path: Path, text: str, key: str, value: str, expected: str
 ) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(text)
-    with pytest.raises(InputError) as caught:
-        config.load(path)
-    message = str(caught.value)
-    assert [word for word in (str(path), *words) if word not in message] == []
-    assert "\n" not in message
+    mine = written(tmp_path / "mine.toml", text)
+    said = message(mine)
+    assert f"{mine}: {key} = {value}: " in said
+    assert expected in said.partition(f"{key} = {value}: ")[2]
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no config file .*absent\.toml"):
-        config.load(tmp_path / "absent.toml")
+def test_not_toml(tmp_path: Path) -> None:
+    mine = written(tmp_path / "mine.toml", "[build\nnodes = 2\n")
+    assert message(mine).startswith(f"{mine} is not TOML: ")
+    assert "line 1" in message(mine)
 
 
-def test_a_directory_or_a_binary_file_is_an_input_error_too(tmp_path: Path) -> None:
-    binary = tmp_path / "binary.toml"
-    binary.write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path, binary):
-        with pytest.raises(InputError, match=str(path)):
-            config.load(path)
+def test_not_even_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    assert message(tmp_path / "mine.toml").startswith(f"{tmp_path / 'mine.toml'} is not TOML: ")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert str(tmp_path / "no.toml") in message(tmp_path / "no.toml")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    assert message(tmp_path) == f"the config file {tmp_path} cannot be read: Is a directory"

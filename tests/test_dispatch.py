@@ -1,183 +1,201 @@
-"""The loop of a run, over an engine that is told how each package ends."""
+"""The loop of a run, over an engine that builds nothing."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
+from factories import package, plan
 
-from cluster.errors import MachineError
 from cluster.master import dispatch
-from cluster.model import Cpv, Job, Outcome, Plan, Verdict
-from factories import plan
+from cluster.model import Action, Cpv, Job, Outcome, Plan, Verdict
 
-ENDLESS_S = 30.0  # a test that gets there has failed
+A, B, C, D = (f"cat/{name}-1" for name in "abcd")
+TWO = ("node-1", "node-2")
+_PATIENCE_S = 20.0  # never reached when the tests pass
 
 
 @dataclass
 class FakeEngine:
-    """Ends each job at once: as `script` says for its next attempt, else built."""
+    """Ends each job as `script` says, attempt by attempt, else as built; "hang" waits for stop()."""
 
-    script: dict[str, list[Verdict | BaseException]] = field(default_factory=dict)
-    holds: frozenset[str] = frozenset()
-    """Packages whose build goes on until `stop`."""
-    jobs: list[tuple[str, str, int]] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
+    script: Mapping[str, tuple[Verdict | BaseException | str, ...]] = field(default_factory=dict)
+    jobs: list[tuple[str, int]] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+    """Nodes that were given two jobs at once."""
+    stops: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._stopped = threading.Event()
 
     def run(self, job: Job, node: str, entered: Callable[[str], None]) -> Outcome:
         cpv = job.package.cpv
-        self.jobs.append((cpv, node, job.attempt))
-        entered("build")
-        if cpv in self.holds:
-            assert self.stopped.wait(ENDLESS_S), "nobody stopped the engine"
-        verdicts = self.script.get(cpv)
-        verdict = verdicts.pop(0) if verdicts else Verdict.BUILT
-        if isinstance(verdict, BaseException):
-            raise verdict
-        return Outcome(cpv, verdict, node=node, attempt=job.attempt)
+        with self._lock:
+            self.jobs.append((cpv, job.attempt))
+            if node in self._busy:
+                self.shared.append(node)
+            self._busy.add(node)
+        entered("compile")
+        does = self.script.get(cpv, ())[job.attempt - 1 : job.attempt]
+        end = does[0] if does else Verdict.BUILT
+        if end == "hang":
+            assert self._stopped.wait(_PATIENCE_S), "nobody called stop()"
+            end = Verdict.LOST
+        with self._lock:
+            self._busy.discard(node)
+        if isinstance(end, BaseException):
+            raise end
+        assert isinstance(end, Verdict)
+        return Outcome(cpv, end, node=node, attempt=job.attempt, reason="" if end is Verdict.BUILT else "it broke")
 
     def stop(self) -> None:
-        self.stopped.set()
+        self.stops += 1
+        self._stopped.set()
 
 
-@dataclass
-class Heard:
-    """A Progress that remembers; `on_tick` may do something."""
+class FakeProgress:
+    """Remembers what it is told."""
 
-    on_tick: Callable[[], None] = lambda: None
-    said: list[tuple[str, ...]] = field(default_factory=list)
+    def __init__(self, interrupt_at: str = "") -> None:
+        self.starts: list[str] = []
+        self.phases: defaultdict[str, list[str]] = defaultdict(list)
+        self.ends: list[Outcome] = []
+        self._interrupt_at = interrupt_at
 
     def dispatched(self, job: Job, node: str) -> None:
-        self.said.append(("dispatched", job.package.cpv, node))
+        self.starts.append(job.package.cpv)
+        if job.package.cpv == self._interrupt_at:
+            raise KeyboardInterrupt
 
     def entered(self, node: str, phase: str) -> None:
-        self.said.append(("entered", node, phase))
+        self.phases[node].append(phase)
 
     def ended(self, outcome: Outcome) -> None:
-        self.said.append(("ended", outcome.cpv, outcome.verdict))
+        self.ends.append(outcome)
 
     def tick(self) -> None:
-        self.on_tick()
+        pass
 
 
 def run(
     what: Plan,
     engine: FakeEngine,
-    nodes: str = "1",
+    progress: FakeProgress,
     *,
-    past: dict[str, float] | None = None,
-    progress: Heard | None = None,
-    record: Callable[[Outcome], None] = lambda outcome: None,
-) -> dict[str, Outcome]:
-    seconds = {Cpv(cpv): value for cpv, value in (past or {}).items()}
+    nodes: tuple[str, ...] = TWO,
+    attempts: int = 3,
+    past: Mapping[str, float] | None = None,
+) -> tuple[dict[str, Outcome], list[Outcome]]:
+    recorded: list[Outcome] = []
     outcomes = dispatch.run(
-        what, engine, tuple(nodes), attempts=3, past_seconds=seconds, progress=progress or Heard(), record=record
+        what,
+        engine,
+        nodes,
+        attempts=attempts,
+        past_seconds={Cpv(cpv): seconds for cpv, seconds in (past or {}).items()},
+        progress=progress,
+        record=recorded.append,
     )
     assert [outcome.cpv for outcome in outcomes] == [package.cpv for package in what.packages]
-    return {outcome.cpv: outcome for outcome in outcomes}
+    return {outcome.cpv: outcome for outcome in outcomes}, recorded
 
 
-CHAIN = plan({"c/a-1": (), "c/b-1": ("c/a-1",), "c/c-1": ("c/b-1",), "c/d-1": ()})
+def verdicts(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    return {cpv: outcome.verdict.value for cpv, outcome in outcomes.items()}
 
 
-def test_requirements_come_before_what_needs_them_and_long_chains_before_short() -> None:
+def test_every_package_has_an_outcome() -> None:
+    what = plan(
+        package(A, action=Action.SKIP, reason="in the binhost"), package(B, A), package(C, A, B), package(D, C, B, A)
+    )
+    engine, progress = FakeEngine(), FakeProgress()
+    outcomes, recorded = run(what, engine, progress)
+    assert verdicts(outcomes) == {A: "skipped", B: "built", C: "built", D: "built"}
+    assert outcomes[A].reason == "in the binhost"
+    assert engine.jobs == [(B, 1), (C, 1), (D, 1)]
+    assert [outcome.cpv for outcome in recorded] == [B, C, D]
+    assert progress.ends == recorded
+    assert sum(map(len, progress.phases.values())) == 3
+    assert engine.stops == 0
+
+
+def test_a_failure_stops_only_what_needs_it_and_is_named() -> None:
+    what = plan(package(A), package(B, A), package(C, B, A), package(D))
+    engine = FakeEngine({A: (Verdict.FAILED,)})
+    outcomes, recorded = run(what, engine, FakeProgress())
+    assert verdicts(outcomes) == {A: "failed", B: "blocked", C: "blocked", D: "built"}
+    assert outcomes[B].reason == outcomes[C].reason == f"needs {A}, which failed"
+    assert {cpv for cpv, _ in engine.jobs} == {A, D}
+    assert len(recorded) == 4
+
+
+def test_a_lost_package_is_tried_again() -> None:
+    engine = FakeEngine({A: (Verdict.LOST, Verdict.LOST, Verdict.BUILT)})
+    outcomes, recorded = run(plan(package(A), package(B, A)), engine, FakeProgress())
+    assert verdicts(outcomes) == {A: "built", B: "built"}
+    assert outcomes[A].attempt == 3
+    assert engine.jobs == [(A, 1), (A, 2), (A, 3), (B, 1)]
+    assert [outcome.verdict.value for outcome in recorded] == ["lost", "lost", "built", "built"]
+
+
+def test_a_package_that_is_always_lost_blocks_and_is_named() -> None:
+    engine = FakeEngine({A: (Verdict.LOST, Verdict.LOST)})
+    outcomes, _ = run(plan(package(A), package(B, A)), engine, FakeProgress(), attempts=2)
+    assert verdicts(outcomes) == {A: "lost", B: "blocked"}
+    assert outcomes[A].reason == "it broke"
+    assert outcomes[B].reason == f"needs {A}, which was lost"
+    assert engine.jobs == [(A, 1), (A, 2)]
+
+
+def test_past_times_decide_what_goes_first() -> None:
+    what = plan(package(A), package(B), package(C), package(D, C))
     engine = FakeEngine()
-    outcomes = run(CHAIN, engine)
-    assert [job[0] for job in engine.jobs] == ["c/a-1", "c/b-1", "c/c-1", "c/d-1"]
-    assert {outcome.verdict for outcome in outcomes.values()} == {Verdict.BUILT}
+    run(what, engine, FakeProgress(), nodes=("node-1",), past={A: 10.0, B: 500.0, C: 1.0, D: 300.0})
+    assert [cpv for cpv, _ in engine.jobs] == [B, C, D, A]
 
 
-def test_past_build_times_decide_what_is_long() -> None:
+def test_no_node_has_two_jobs() -> None:
+    what = plan(*(package(f"cat/p{number}-1") for number in range(40)))
     engine = FakeEngine()
-    run(CHAIN, engine, past={"c/d-1": 10_000.0})
-    assert engine.jobs[0][0] == "c/d-1"
+    outcomes, _ = run(what, engine, FakeProgress(), nodes=("node-1", "node-2", "node-3"))
+    assert set(verdicts(outcomes).values()) == {"built"}
+    assert engine.shared == []
 
 
-def test_independent_packages_are_built_at_once() -> None:
-    together = threading.Barrier(2, timeout=ENDLESS_S)
-
-    class Meeting(FakeEngine):
-        def run(self, job: Job, node: str, entered: Callable[[str], None]) -> Outcome:
-            together.wait()
-            return super().run(job, node, entered)
-
-    engine = Meeting()
-    run(plan({"c/a-1": (), "c/b-1": ()}), engine, "12")
-    assert {job[1] for job in engine.jobs} == {"1", "2"}
-
-
-def test_what_the_binhost_has_is_skipped_with_its_reason_and_is_no_job() -> None:
-    engine = FakeEngine()
-    outcomes = run(plan({"c/a-1": (), "c/b-1": ("c/a-1",)}, skipped=["c/a-1"]), engine)
-    assert outcomes["c/a-1"] == Outcome(Cpv("c/a-1"), Verdict.SKIPPED, reason="why c/a-1")
-    assert engine.jobs == [("c/b-1", "1", 1)]
-
-
-def test_a_failure_stops_only_what_needs_it_and_each_blocked_package_names_it() -> None:
-    outcomes = run(CHAIN, FakeEngine({"c/a-1": [Verdict.FAILED]}))
-    assert {cpv: outcome.verdict for cpv, outcome in outcomes.items()} == {
-        "c/a-1": Verdict.FAILED,
-        "c/b-1": Verdict.BLOCKED,
-        "c/c-1": Verdict.BLOCKED,
-        "c/d-1": Verdict.BUILT,
-    }
-    assert outcomes["c/b-1"].reason == outcomes["c/c-1"].reason == "needs c/a-1, which failed"
-
-
-def test_a_lost_package_is_tried_again_and_every_outcome_is_recorded() -> None:
-    recorded: list[Outcome] = []
-    engine = FakeEngine({"c/a-1": [Verdict.LOST, Verdict.LOST]})
-    outcomes = run(CHAIN, engine, record=recorded.append)
-    assert [job for job in engine.jobs if job[0] == "c/a-1"] == [("c/a-1", "1", n) for n in (1, 2, 3)]
-    assert outcomes["c/a-1"].verdict is Verdict.BUILT
-    assert outcomes["c/a-1"].attempt == 3
-    assert [o.verdict for o in recorded if o.cpv == "c/a-1"] == [Verdict.LOST, Verdict.LOST, Verdict.BUILT]
-
-
-def test_a_package_lost_for_good_blocks_and_says_so() -> None:
-    outcomes = run(CHAIN, FakeEngine({"c/b-1": [Verdict.LOST] * 3}))
-    assert outcomes["c/b-1"].verdict is Verdict.LOST
-    assert outcomes["c/c-1"].reason == "needs c/b-1, which was lost"
-
-
-def test_progress_hears_of_every_step_in_order() -> None:
-    heard = Heard()
-    run(plan({"c/a-1": (), "c/b-1": ("c/a-1",)}), FakeEngine({"c/a-1": [Verdict.FAILED]}), progress=heard)
-    assert heard.said == [
-        ("dispatched", "c/a-1", "1"),
-        ("entered", "1", "build"),
-        ("ended", "c/a-1", Verdict.FAILED),
-        ("ended", "c/b-1", Verdict.BLOCKED),
-    ]
-
-
-def test_an_unexpected_exception_in_an_engine_ends_the_run_and_stops_the_other_nodes() -> None:
-    engine = FakeEngine({"c/a-1": [ZeroDivisionError("ours")]}, holds=frozenset({"c/d-1"}))
+def test_a_defect_in_the_engine_ends_the_run_and_stops_the_rest() -> None:
+    engine = FakeEngine({A: (ZeroDivisionError("ours"),), B: ("hang",)})
     with pytest.raises(ZeroDivisionError, match="ours"):
-        run(CHAIN, engine, "12")
-    assert engine.stopped.is_set()
+        run(plan(package(A), package(B)), engine, FakeProgress())
+    assert engine.stops == 1
 
 
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def test_ctrl_c_stops_the_engine_instead_of_waiting_for_the_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
-    engine = FakeEngine(holds=frozenset({"c/a-1", "c/d-1"}))
+def test_an_interrupt_stops_the_engine() -> None:
+    engine = FakeEngine({A: ("hang",)})
     with pytest.raises(KeyboardInterrupt):
-        run(CHAIN, engine, "12", progress=Heard(on_tick=interrupt))
-    assert engine.stopped.is_set()
-    assert {job[0] for job in engine.jobs} == {"c/a-1", "c/d-1"}  # and nothing new was started
+        run(plan(package(A), package(B)), engine, FakeProgress(interrupt_at=B))
+    assert engine.stops == 1
+    assert engine.jobs == [(A, 1)]
 
 
-def test_a_journal_that_cannot_be_written_ends_the_run() -> None:
-    def record(outcome: Outcome) -> None:
-        raise MachineError("disk full")
+def test_a_journal_that_cannot_be_written_stops_the_engine() -> None:
+    engine = FakeEngine({B: ("hang",)})
 
-    engine = FakeEngine(holds=frozenset({"c/d-1"}))
-    with pytest.raises(MachineError, match="disk full"):
-        run(CHAIN, engine, "12", record=record)
-    assert engine.stopped.is_set()
+    def full(outcome: Outcome) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        dispatch.run(
+            plan(package(A), package(B)),
+            engine,
+            TWO,
+            attempts=1,
+            past_seconds={},
+            progress=FakeProgress(),
+            record=full,
+        )
+    assert engine.stops == 1

@@ -1,7 +1,8 @@
-"""The journal."""
+"""The journal's file."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -11,43 +12,93 @@ from cluster.errors import MachineError
 from cluster.master.journal import Journal
 from cluster.model import Compiles, Cpv, Outcome, Verdict
 
-BUILT = Outcome(
-    Cpv("c/a-1"),
-    Verdict.BUILT,
-    node="node-1",
-    attempt=2,
-    phases=(("boot", 7.5), ("compile", 20.0)),
-    seconds=31.5,
-    compiles=Compiles(5, 1, 2),
-    log=Path("/logs/a"),
-    reason="",
-)
+ZLIB = Cpv("sys-libs/zlib-1.3.1")
+SED = Cpv("sys-apps/sed-4.9")
 
 
-def test_the_latest_successful_build_of_each_package_is_remembered(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "deep" / "journal.sqlite")
-    for seconds, verdict in ((50.0, Verdict.BUILT), (31.5, Verdict.BUILT), (2.0, Verdict.FAILED), (9.0, Verdict.LOST)):
-        journal.record("arm64", Outcome(Cpv("c/a-1"), verdict, seconds=seconds))
-    journal.record("riscv64", Outcome(Cpv("c/a-1"), Verdict.BUILT, seconds=99.0))
-    journal.record("arm64", Outcome(Cpv("c/b-1"), Verdict.FAILED, seconds=3.0))
-    assert journal.seconds("arm64") == {"c/a-1": 31.5}
+def built(cpv: Cpv, seconds: float) -> Outcome:
+    return Outcome(cpv, Verdict.BUILT, node="node-1", attempt=1, seconds=seconds)
 
 
-def test_it_survives_its_process_and_keeps_the_whole_outcome(tmp_path: Path) -> None:
+def test_the_latest_build_time_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    assert journal.seconds("arm64") == {}
+    for seconds in (90.0, 30.0):
+        journal.record("arm64", built(ZLIB, seconds))
+    journal.record("arm64", built(SED, 200.5))
+    assert journal.seconds("arm64") == {ZLIB: 30.0, SED: 200.5}
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.BUILT])
+def test_only_what_was_built_tells_a_build_time(tmp_path: Path, verdict: Verdict) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.record("arm64", built(ZLIB, 90.0))
+    journal.record("arm64", Outcome(ZLIB, verdict, seconds=2.0))
+    journal.record("arm64", Outcome(SED, verdict, seconds=2.0))
+    assert journal.seconds("arm64") == {ZLIB: 90.0}
+
+
+def test_targets_do_not_mix(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.record("arm64", built(ZLIB, 90.0))
+    assert journal.seconds("riscv64") == {}
+
+
+def test_it_outlives_its_master(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "deep" / "journal.sqlite"
+    Journal(path).record("arm64", built(ZLIB, 90.0))
+    again = Journal(path)
+    again.record("arm64", built(SED, 5.0))
+    assert again.seconds("arm64") == {ZLIB: 90.0, SED: 5.0}
+
+
+def test_the_whole_outcome_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    Journal(path).record("arm64", BUILT)
-    assert Journal(path).seconds("arm64") == {"c/a-1": 31.5}
+    outcome = Outcome(
+        ZLIB,
+        Verdict.FAILED,
+        node="node-2",
+        attempt=3,
+        phases=(("boot", 7.5), ("compile", 20.0)),
+        seconds=40.0,
+        compiles=Compiles(11, 2, 1),
+        log=Path("/logs/zlib.log"),
+        reason="compile failed: 'quoted' \N{SNOWMAN}",
+    )
+    Journal(path).record("arm64", outcome)
     with sqlite3.connect(path) as connection:
-        row = connection.execute(
-            "SELECT target, cpv, verdict, node, attempt, phases, remote, local, failed, log, reason FROM outcome"
-        ).fetchone()
-    phases = '[["boot", 7.5], ["compile", 20.0]]'
-    assert row == ("arm64", "c/a-1", "built", "node-1", 2, phases, 5, 1, 2, "/logs/a", "")
+        connection.row_factory = sqlite3.Row
+        (row,) = connection.execute("SELECT * FROM outcome")
+    connection.close()
+    kept = dict(row)
+    assert json.loads(kept.pop("phases")) == [["boot", 7.5], ["compile", 20.0]]
+    assert kept.pop("ended") > 0
+    del kept["id"]
+    assert kept == {
+        "target": "arm64",
+        "cpv": ZLIB,
+        "verdict": "failed",
+        "node": "node-2",
+        "attempt": 3,
+        "seconds": 40.0,
+        "remote": 11,
+        "local": 2,
+        "failed": 1,
+        "log": "/logs/zlib.log",
+        "reason": outcome.reason,
+    }
 
 
-def test_a_file_that_is_no_journal_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    path.write_bytes(b"my diary, " * 200)
-    with pytest.raises(MachineError, match=f"{path} cannot be used.*move it away"):
+    path.write_text("this is no database, but it may be dear to someone\n" * 40)
+    before = path.read_bytes()
+    with pytest.raises(MachineError, match=r"journal\.sqlite cannot be used.*: move it away"):
         Journal(path)
-    assert path.read_bytes().startswith(b"my diary")
+    assert path.read_bytes() == before
+
+
+def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(MachineError, match=r"journal\.sqlite"):
+        Journal(tmp_path / "state" / "journal.sqlite")

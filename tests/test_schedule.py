@@ -1,122 +1,152 @@
-"""Which package next, on which node."""
+"""The scheduler's decisions, by example and over random runs."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.master.schedule import Block, Dispatch, Finished, State, start, step
+from cluster.master.schedule import Action, Block, Dispatch, Finished, State, start, step
 from cluster.model import Cpv, Verdict
-from factories import VERDICTS
 
-A, B, C, D, E = (Cpv(f"c/{name}-1") for name in "abcde")
+A, B, C, D = (Cpv(f"cat/{name}-1") for name in "abcd")
+ONE = ("node-1",)
+TWO = ("node-1", "node-2")
 
 
 def begin(
-    requires: dict[Cpv, tuple[Cpv, ...]], nodes: str, *, rank: dict[Cpv, float] | None = None, attempts: int = 3
-) -> tuple[State, tuple[Dispatch | Block, ...]]:
-    return start(requires, rank or dict.fromkeys(requires, 0.0), nodes, attempts)
+    requires: Mapping[Cpv, tuple[Cpv, ...]],
+    nodes: tuple[str, ...] = TWO,
+    *,
+    rank: Mapping[Cpv, float] | None = None,
+    attempts: int = 3,
+) -> tuple[State, tuple[Action, ...]]:
+    return start(requires, rank or dict.fromkeys(requires, 1.0), nodes, attempts)
 
 
-def test_the_longest_remaining_path_goes_first() -> None:
-    _, actions = begin({A: (), B: (), C: ()}, "12", rank={A: 5.0, B: 60.0, C: 10.0})
-    assert actions == (Dispatch(B, "1", 1), Dispatch(C, "2", 1))
+def test_longest_remaining_path_goes_first() -> None:
+    state, actions = begin({A: (), B: (), C: ()}, rank={A: 1.0, B: 30.0, C: 20.0})
+    assert actions == (Dispatch(B, "node-1", 1), Dispatch(C, "node-2", 1))
+    _, actions = step(state, Finished(C, Verdict.BUILT))
+    assert actions == (Dispatch(A, "node-2", 1),)
 
 
-def test_equal_paths_go_by_name_so_that_a_run_can_be_repeated() -> None:
-    _, actions = begin({C: (), A: (), B: ()}, "123")
-    assert [action.cpv for action in actions] == [A, B, C]
+def test_equal_paths_go_by_name_so_that_runs_are_repeatable() -> None:
+    _, actions = begin({C: (), A: (), B: ()})
+    assert actions == (Dispatch(A, "node-1", 1), Dispatch(B, "node-2", 1))
 
 
-def test_a_package_waits_for_all_that_it_requires() -> None:
-    state, actions = begin({A: (), B: (), C: (A, B)}, "123")
-    assert [action.cpv for action in actions] == [A, B]
+def test_ready_only_when_everything_it_requires_is_built() -> None:
+    state, actions = begin({A: (), B: (), C: (A, B)})
+    assert {action.cpv for action in actions} == {A, B}
     state, actions = step(state, Finished(A, Verdict.BUILT))
     assert actions == ()
     state, actions = step(state, Finished(B, Verdict.BUILT))
     assert [action.cpv for action in actions] == [C]
-
-
-def test_what_is_not_built_in_this_run_is_there_already() -> None:
-    _, actions = begin({C: (A, B)}, "1")
-    assert actions == (Dispatch(C, "1", 1),)
-
-
-def test_a_failure_blocks_what_needs_it_and_nothing_else() -> None:
-    state, _ = begin({A: (), B: (A,), C: (A, B), D: (), E: (D,)}, "12")
-    state, actions = step(state, Finished(A, Verdict.FAILED))
-    assert actions == (Block(B, A), Block(C, A))
-    state, actions = step(state, Finished(D, Verdict.BUILT))
-    assert [action.cpv for action in actions] == [E]
-
-
-def test_a_failure_blocks_also_what_needs_it_by_way_of_another_only() -> None:
-    # C's node needs B alone; but B was built with A.
-    state, _ = begin({A: (), B: (A,), C: (B,)}, "1")
-    state, actions = step(state, Finished(A, Verdict.FAILED))
-    assert actions == (Block(B, A), Block(C, A))
+    state, _ = step(state, Finished(C, Verdict.BUILT))
     assert state.done
 
 
-def test_a_lost_package_is_tried_again_on_another_node_that_is_idle() -> None:
-    state, _ = begin({A: ()}, "12")
-    state, actions = step(state, Finished(A, Verdict.LOST))
-    assert actions == (Dispatch(A, "2", 2),)
+def test_requirements_outside_the_run_are_there_already() -> None:
+    _, actions = begin({B: (A,)})
+    assert actions == (Dispatch(B, "node-1", 1),)
 
 
-def test_a_package_that_is_lost_too_often_blocks_what_needs_it() -> None:
-    state, actions = begin({A: (), B: (A,)}, "1", attempts=2)
-    state, actions = step(state, Finished(A, Verdict.LOST))
-    assert actions == (Dispatch(A, "1", 2),)
+def test_a_failure_blocks_exactly_what_is_downstream() -> None:
+    state, _ = begin({A: (), B: (A,), C: (A, B), D: ()}, ONE, rank={A: 9.0, B: 8.0, C: 7.0, D: 1.0})
+    state, actions = step(state, Finished(A, Verdict.FAILED))
+    assert actions == (Block(B, A), Block(C, A), Dispatch(D, "node-1", 1))
+    state, _ = step(state, Finished(D, Verdict.BUILT))
+    assert state.done
+
+
+def test_a_lost_package_is_tried_up_to_attempts_and_then_blocks() -> None:
+    state, _ = begin({A: (), B: (A,)}, ONE, attempts=3)
+    for attempt in (2, 3):
+        state, actions = step(state, Finished(A, Verdict.LOST))
+        assert actions == (Dispatch(A, "node-1", attempt),)
     state, actions = step(state, Finished(A, Verdict.LOST))
     assert actions == (Block(B, A),)
     assert state.done
 
 
+def test_a_failure_is_not_tried_again() -> None:
+    state, _ = begin({A: ()}, ONE, attempts=3)
+    state, actions = step(state, Finished(A, Verdict.FAILED))
+    assert actions == ()
+    assert state.done
+
+
+def test_nothing_to_do_is_done() -> None:
+    state, actions = begin({})
+    assert state.done
+    assert actions == ()
+
+
 @st.composite
-def graphs(draw: st.DrawFn) -> dict[Cpv, tuple[Cpv, ...]]:
-    """A random DAG: each package requires some of those before it."""
-    names = [Cpv(f"c/p-{number}") for number in range(draw(st.integers(0, 12)))]
-    return {
-        name: tuple(draw(st.sets(st.sampled_from(names[:at])))) if at else () for at, name in enumerate(names)
-    }
+def closures(draw: st.DrawFn) -> dict[Cpv, tuple[Cpv, ...]]:
+    """A random DAG, each package with all that it needs, directly or not."""
+    names = [Cpv(f"cat/p{number}-1") for number in range(draw(st.integers(1, 9)))]
+    requires: dict[Cpv, tuple[Cpv, ...]] = {}
+    for number, cpv in enumerate(names):
+        direct = draw(st.sets(st.sampled_from(names[:number]))) if number else set()
+        requires[cpv] = tuple(sorted(direct.union(*(requires[need] for need in direct))))
+    return requires
 
 
-@given(graphs(), st.integers(1, 4), st.integers(1, 3), st.data())
-def test_every_package_ends_once_in_order_and_no_node_has_two(
-    requires: dict[Cpv, tuple[Cpv, ...]], nodes: int, attempts: int, data: st.DataObject
+ENDS = st.sampled_from([Verdict.BUILT, Verdict.BUILT, Verdict.FAILED, Verdict.LOST])
+
+
+@given(closures(), st.integers(1, 4), st.integers(1, 3), st.data())
+def test_every_package_ends_once_whatever_happens(
+    requires: dict[Cpv, tuple[Cpv, ...]], count: int, attempts: int, data: st.DataObject
 ) -> None:
+    nodes = tuple(f"node-{number}" for number in range(count))
     rank = {cpv: data.draw(st.floats(0, 100)) for cpv in requires}
-    state, actions = start(requires, rank, [f"n{number}" for number in range(nodes)], attempts)
     running: dict[Cpv, str] = {}
-    ends: dict[Cpv, Verdict] = {}
     tries: Counter[Cpv] = Counter()
-    # Each turn ends a job and a package has at most `attempts` of them.
-    for turn in itertools.count():
-        assert turn <= len(requires) * attempts
+    ended: dict[Cpv, Verdict] = {}
+
+    def end(cpv: Cpv, verdict: Verdict) -> None:
+        assert cpv not in ended
+        ended[cpv] = verdict
+
+    def perform(actions: tuple[Action, ...]) -> None:
         for action in actions:
-            assert action.cpv not in ends
-            assert action.cpv not in running
-            if isinstance(action, Block):
-                assert ends[action.cause] in (Verdict.FAILED, Verdict.LOST)
-                ends[action.cpv] = Verdict.BLOCKED
-            else:
-                assert all(ends.get(need) is Verdict.BUILT for need in requires[action.cpv])
-                assert action.node not in running.values()
-                running[action.cpv] = action.node
-                tries[action.cpv] += 1
-                assert action.attempt == tries[action.cpv] <= attempts
-        assert running or state.done
+            match action:
+                case Block(cpv, cause):
+                    assert cause in requires[cpv]
+                    assert ended[cause] in (Verdict.FAILED, Verdict.LOST)
+                    assert cpv not in running
+                    end(cpv, Verdict.BLOCKED)
+                case Dispatch(cpv, node, attempt):
+                    tries[cpv] += 1
+                    assert attempt == tries[cpv] <= attempts
+                    assert cpv not in ended
+                    assert node in nodes
+                    assert node not in running.values()
+                    assert all(ended.get(need) is Verdict.BUILT for need in requires[cpv])
+                    running[cpv] = node
+
+    state, actions = start(requires, rank, nodes, attempts)
+    perform(actions)
+    for _ in range(len(requires) * attempts):
         if state.done:
             break
-        cpv, verdict = data.draw(st.sampled_from(sorted(running))), data.draw(st.sampled_from(VERDICTS))
+        assert running, "it waits for nothing"
+        cpv = data.draw(st.sampled_from(sorted(running)))
+        verdict = data.draw(ENDS)
         del running[cpv]
         if verdict is not Verdict.LOST or tries[cpv] == attempts:
-            ends[cpv] = verdict
+            end(cpv, verdict)
         state, actions = step(state, Finished(cpv, verdict))
-    assert ends.keys() == requires.keys()
-    for cpv, verdict in ends.items():
-        assert (verdict is Verdict.BLOCKED) == any(ends[need] is not Verdict.BUILT for need in requires[cpv])
+        perform(actions)
+        ready = [cpv for cpv in state.waiting if all(ended.get(need) is Verdict.BUILT for need in requires[cpv])]
+        assert not ready or len(running) == count, "a node idles beside a ready package"
+    assert state.done
+    assert ended.keys() == requires.keys()
+    broken = {cpv for cpv, verdict in ended.items() if verdict in (Verdict.FAILED, Verdict.LOST)}
+    blocked = {cpv for cpv, verdict in ended.items() if verdict is Verdict.BLOCKED}
+    assert blocked == {cpv for cpv, needs in requires.items() if broken & set(needs)}
