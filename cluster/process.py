@@ -23,12 +23,12 @@ _TAIL_LINES = 6
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this child when the thread that started it is gone (prctl(2)).
+def _die_with_parent(signal_number: int = signal.SIGKILL) -> None:
+    """Ask the kernel to end this child when the thread that started it is gone (prctl(2)).
 
     A master killed with SIGKILL runs no handler of its own; this is what ends its nodes.
     """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal_number)
 
 
 def find_program(name: str, package: str) -> str:
@@ -98,11 +98,19 @@ def _kill_group(pid: int) -> None:
 class Child:
     """A long-lived child process in its own process group, ended on leaving the context.
 
-    Its output goes to `log_path`. The process group dies with the context, and with the
-    thread that started it.
+    Its output goes to `log_path`. The process group dies with the context. The child, though
+    not its own children, gets the signal `orphaned` when the thread that started it is gone:
+    a program that has children and ends them on SIGTERM is to be given that.
     """
 
-    def __init__(self, argv: Sequence[str | Path], *, log_path: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        orphaned: signal.Signals = signal.SIGKILL,
+    ) -> None:
         self.argv = [str(word) for word in argv]
         self.log_path = log_path
         log.debug("start: %s", shlex.join(self.argv))
@@ -115,7 +123,7 @@ class Child:
                     stderr=stream,
                     env=None if env is None else dict(env),
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=lambda: _die_with_parent(orphaned),
                 )
             except OSError as error:
                 raise CommandFailed(f"cannot run {self.argv[0]}", str(error.strerror)) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -126,6 +127,7 @@ def offloading(
             "DISTCC_CMDLIST": str(_command_list(links)),
             "DISTCC_CMDLIST_NUMWORDS": "1",
         },
+        orphaned=signal.SIGTERM,  # on which it ends its workers, that would go on to listen
     ) as child:
         own(child.pid)
         _wait_until_listening(child, port)

@@ -38,7 +38,10 @@ class Journal:
     """The journal at `path`, made if it is absent. May be used from one thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(f"cannot make {path.parent} for {path.name} ({error.strerror})", "mend --state") from error
         self._path = path
         with self._connect() as connection:
             connection.executescript(_SCHEMA)

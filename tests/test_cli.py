@@ -1,0 +1,396 @@
+"""The command line as its users meet it: exit codes, one line for what is wrong, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from factories import package, plan
+from repos import write_repository
+
+from cluster import cli
+from cluster.errors import MachineError
+from cluster.master import binhost, session
+from cluster.model import Cpv, Outcome, Verdict
+from cluster.node.installed import write_installed
+
+EBUILDS = {
+    "app/editor-1": {"DEPEND": "lib/text", "RDEPEND": "lib/text", "IUSE": "+icu x"},
+    "lib/text-1": {"DEPEND": "sys-devel/gcc"},
+    "app/masked-1": {"KEYWORDS": "~arm64"},
+    "app/wants-1": {"DEPEND": "lib/nowhere"},
+    "loop/one-1": {"DEPEND": "loop/two"},
+    "loop/two-1": {"DEPEND": "loop/one"},
+}
+EDITOR, TEXT = "app/editor-1", "lib/text-1"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def complaint(self) -> str:
+        """The one line on stderr of a command that could not run."""
+        assert self.code == 1, self
+        assert self.err.startswith("cluster: "), self
+        assert self.err.count("\n") == 1, self
+        assert self.err.endswith("\n"), self
+        return self.err.removeprefix("cluster: ").rstrip("\n")
+
+
+Cluster = Callable[..., Ended]
+
+
+@pytest.fixture
+def cluster(capsys: pytest.CaptureFixture[str]) -> Cluster:
+    """Run a command line."""
+
+    def run(*words: object) -> Ended:
+        code = cli.run([str(word) for word in words])
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return Ended(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def over(tmp_path: Path) -> list[str]:
+    """The options that plan over the small repository and a stage with a compiler."""
+    repository = write_repository(tmp_path / "repo", EBUILDS)
+    installed = write_installed(("sys-devel/gcc-12.2.0:12",), tmp_path / "stage", "arm64")
+    profile = repository.location / "profiles/arm64"
+    words = ["--repo", f"test={repository.location}", "--profile", str(profile), "--installed", str(installed)]
+    return [*words, "--state", str(tmp_path / "state"), "--binhost", str(tmp_path / "binhost")]
+
+
+@pytest.fixture
+def all_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everything is in the binhost."""
+    (tmp_path / "binhost").mkdir()
+    monkeypatch.setattr(binhost.Binhost, "has", lambda self, package: True)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with room and a stage, and no emulator to find."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
+    stage = SimpleNamespace(facts={"compiler": "12.2.0"})
+    monkeypatch.setattr(session, "_hardware", lambda *arguments: SimpleNamespace(stage=stage))
+
+
+# Plans.
+
+
+def test_plan_json_is_the_contract(cluster: Cluster) -> None:
+    ended = cluster("plan", "@demo", "--target", "arm64", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    said = ended.json
+    assert set(said) == {"target", "packages", "order"}
+    assert said["target"] == "arm64"
+    assert said["order"] == [package["cpv"] for package in said["packages"]]
+    assert len(said["order"]) >= 14
+    before: set[str] = set()
+    for entry in said["packages"]:
+        assert set(entry) == {"cpv", "use", "slot", "action", "reason", "requires"}
+        assert entry["use"] == sorted(entry["use"])
+        assert entry["action"] == "build"
+        assert set(entry["requires"]) <= before, entry["cpv"]
+        before.add(entry["cpv"])
+
+
+def test_plan_makes_no_directories(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    assert cluster("plan", "app/editor", *over).code == 0
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_plan_over_any_repository(cluster: Cluster, over: list[str]) -> None:
+    said = cluster("plan", "app/editor", "--json", *over).json
+    assert said["order"] == [TEXT, EDITOR]
+    editor = said["packages"][1]
+    assert (editor["use"], editor["requires"]) == (["icu"], [TEXT])
+
+
+def test_plan_for_a_person(cluster: Cluster, over: list[str]) -> None:
+    ended = cluster("plan", "app/editor", *over)
+    assert (ended.code, ended.err) == (0, "")
+    assert EDITOR in ended.out
+    assert "2 to build, 0 in the binhost already" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("atom", "names"),
+    [
+        ("app/nothing", "app/nothing"),
+        ("app/masked", "app/masked"),
+        ("app/wants", "lib/nowhere"),
+        ("loop/one", "loop/two"),
+        ("not//an/atom", "not//an/atom"),
+        ("@nothing", "nothing"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["plan", "build"])
+def test_an_atom_that_cannot_be_had(cluster: Cluster, over: list[str], verb: str, atom: str, names: str) -> None:
+    ended = cluster(verb, atom, *over)
+    assert names in ended.complaint
+    assert ended.out == ""
+
+
+def test_no_atom(cluster: Cluster, over: list[str]) -> None:
+    assert "name an atom or a set" in cluster("plan", *over).complaint
+
+
+def test_an_unknown_target(cluster: Cluster) -> None:
+    said = cluster("plan", "@demo", "--target", "pdp11").complaint
+    assert "'pdp11'" in said
+    assert "arm64" in said
+
+
+@pytest.mark.parametrize("word", ["nothing", "=dir", "name="])
+def test_a_repo_that_is_not_name_and_directory(cluster: Cluster, word: str) -> None:
+    said = cluster("plan", "@demo", f"--repo={word}").complaint
+    assert f"'{word}'" in said
+    assert "NAME=DIR" in said
+
+
+def test_a_repo_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:
+    assert str(tmp_path / "absent") in cluster("plan", "@demo", "--repo", f"x={tmp_path / 'absent'}").complaint
+
+
+def test_a_profile_that_is_not_there(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    words = ["--profile" if word == "--profile" else word for word in over]
+    words[words.index("--profile") + 1] = str(tmp_path / "absent")
+    assert str(tmp_path / "absent") in cluster("plan", "app/editor", *words).complaint
+
+
+def test_an_installed_directory_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:
+    assert str(tmp_path / "absent") in cluster("plan", "@demo", "--installed", tmp_path / "absent").complaint
+
+
+@pytest.mark.parametrize("verb", ["plan", "build"])
+def test_a_binhost_directory_that_is_not_ours(cluster: Cluster, over: list[str], tmp_path: Path, verb: str) -> None:
+    dear = tmp_path / "binhost" / "thesis.tex"
+    dear.parent.mkdir()
+    dear.write_text("dear")
+    said = cluster(verb, "app/editor", *over).complaint
+    assert str(tmp_path / "binhost") in said
+    assert "--binhost" in said
+    assert [path.name for path in dear.parent.iterdir()] == ["thesis.tex"]
+
+
+def test_a_broken_config_key(cluster: Cluster, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[build]\nnoodles = 2\n")
+    for verb in (["plan", "@demo"], ["build", "@demo"], ["config"]):
+        said = cluster(*verb, "--config", mine).complaint
+        assert f"{mine}: build.noodles = 2" in said
+
+
+# Words that are wrong.
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["build", "--help"], ["stage", "--help"]])
+def test_help(cluster: Cluster, words: list[str]) -> None:
+    ended = cluster(*words)
+    assert (ended.code, ended.err) == (0, "")
+    assert "Usage: cluster" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["plan", "@demo", "--frobnicate"], "--frobnicate"),
+        (["build", "@demo", "--nodes", "two"], "--nodes"),
+        (["build", "@demo", "--nodes"], "--nodes"),
+        (["build", "@demo", "--nodes", "0"], "--nodes"),
+        (["stage", "show"], "NAME"),
+    ],
+)
+def test_a_usage_error(cluster: Cluster, words: list[str], names: str) -> None:
+    assert names in cluster(*words).complaint
+
+
+def test_debug_logs_the_traceback(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    assert cluster("plan", "@demo", "--target", "pdp11").code == 1
+    assert not [record for record in caplog.records if record.exc_info]
+    with caplog.at_level(logging.DEBUG):
+        assert cli.run(["plan", "@demo", "--target", "pdp11", "--debug"]) == 1
+    assert [record for record in caplog.records if record.exc_info]
+
+
+def test_an_interrupt_says_that_what_was_finished_is_kept(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, over: list[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "build", interrupted)
+    ended = cluster("build", "app/editor", *over)
+    assert ended.code == 130
+    assert ended.err.count("\n") == 1
+    assert "kept" in ended.err
+
+
+# Builds.
+
+
+@pytest.mark.usefixtures("all_there")
+def test_nothing_to_build(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    ended = cluster("build", "app/editor", *over)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"Nothing to build: all 2 packages are in the binhost {tmp_path / 'binhost'}\n"
+
+
+@pytest.mark.usefixtures("all_there")
+def test_nothing_to_build_for_a_program(cluster: Cluster, over: list[str]) -> None:
+    ended = cluster("build", "app/editor", "--json", *over)
+    assert (ended.code, ended.err) == (0, "")
+    said = ended.json
+    assert said["skipped"] == [TEXT, EDITOR]
+    assert said["built"] == said["failed"] == said["lost"] == said["blocked"] == []
+    assert said["compiles"] == {"remote": 0, "local": 0, "failed": 0}
+    assert set(said["packages"]) == {TEXT, EDITOR}
+    assert said["packages"][EDITOR]["reason"].startswith("in the binhost")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_failed_and_what_that_blocks(
+    cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    outcomes = (
+        Outcome(Cpv(TEXT), Verdict.FAILED, node="node-1", attempt=1, log=Path("/text.log"), reason="compile failed"),
+        Outcome(Cpv(EDITOR), Verdict.BLOCKED, reason=f"needs {TEXT}, which failed"),
+    )
+    result = session.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0)
+    monkeypatch.setattr(session, "build", lambda *arguments: result)
+    ended = cluster("build", "app/editor", *over, *(["--json"] if as_json else []))
+    assert ended.code == 2
+    assert ended.err == ""
+    if as_json:
+        assert (ended.json["failed"], ended.json["blocked"]) == ([TEXT], [EDITOR])
+        assert ended.json["packages"][EDITOR]["reason"] == f"needs {TEXT}, which failed"
+    else:
+        assert f"failed {TEXT}: compile failed (log: /text.log)\n" in ended.out
+        assert f"blocked {EDITOR}: needs {TEXT}, which failed\n" in ended.out
+
+
+def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(opened: object, made: Any, nodes: int, reporter: session.Reporter) -> session.Result:
+        reporter.step("looking for QEMU")
+        reporter.start(made)
+        return session.Result(made, (), 0.0)
+
+    monkeypatch.setattr(session, "build", build)
+    ended = cluster("build", "app/editor", *over, "--json")
+    assert ended.json["built"] == []
+    assert "looking for QEMU" in ended.err
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_second_build_is_refused(
+    cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    second: list[Ended] = []
+
+    def while_building(*arguments: object) -> None:
+        second.append(cluster("build", "app/editor", *over))
+        raise MachineError("this is as far as the first one comes")
+
+    monkeypatch.setattr(session, "_hardware", while_building)
+    assert cluster("build", "app/editor", *over).complaint == "this is as far as the first one comes"
+    assert str(tmp_path / "state") in second[0].complaint
+    assert "another build for arm64 is running" in second[0].complaint
+    cluster("build", "app/editor", *over)
+    assert "another build" in second[1].err, "the lock of an ended build must not stand in the way"
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_missing_cross_compiler(
+    cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, *more, **named: None if "-g" in str(name) else real(name, *more, **named)
+    )
+    said = cluster("build", "app/editor", *over).complaint
+    assert "aarch64-linux-gnu-gcc" in said
+    assert "apt-get install" in said
+    assert not list((tmp_path / "state" / "runs").iterdir())
+
+
+def test_no_disk_space(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10 << 20))
+    said = cluster("build", "app/editor", *over).complaint
+    assert f"{tmp_path / 'state'} has 10 MiB free" in said
+    assert "--state" in said
+
+
+def test_too_little_memory(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[node]\nmemory_mib = 1_000_000_000\n")
+    said = cluster("build", "app/editor", *over, "--config", mine).complaint
+    assert "2 nodes of 1000000000 MiB" in said
+    assert "--nodes" in said
+
+
+def test_a_state_directory_that_is_a_file(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    assert str(tmp_path / "state") in cluster("build", "app/editor", *over).complaint
+
+
+# The other verbs.
+
+
+def test_verify_of_what_was_never_built(cluster: Cluster, over: list[str]) -> None:
+    said = cluster("verify", "app/editor", *over).complaint
+    assert TEXT in said
+    assert "cluster build" in said
+
+
+def test_targets(cluster: Cluster) -> None:
+    assert "arm64\taarch64-linux-gnu\t" in cluster("targets").out
+    assert "arm64" in [entry["name"] for entry in cluster("targets", "--json").json]
+
+
+def test_config_prints_a_reference_that_is_valid(cluster: Cluster, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.toml"
+    copy.write_text(cluster("config").out)
+    assert cluster("config", "--config", copy, "--json").json["build"]["target"] == "arm64"
+
+
+def test_a_stage_that_is_not_there(cluster: Cluster) -> None:
+    assert "'nothing'" in cluster("stage", "show", "nothing").complaint
+    assert cluster("stage", "list", "--json").json == []
+
+
+def test_a_port_in_use(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = cluster("binhost", "serve", "--port", port, "--binhost", tmp_path / "binhost").complaint
+    assert f"port {port} of 127.0.0.1 is in use" in said
+
+
+def test_binhost_list_of_an_empty_one(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    assert cluster("binhost", "list", "--json", "--binhost", tmp_path / "binhost").json == []

@@ -1,0 +1,199 @@
+"""ssh to a real sshd on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from cluster.errors import BuildFailed, NodeLost
+from cluster.node.qemu import free_port
+from cluster.node.ssh import Connection
+from cluster.process import Child
+
+SSHD = Path("/usr/sbin/sshd")
+
+pytestmark = pytest.mark.skipif(
+    not SSHD.exists() or os.geteuid() != 0, reason="needs sshd, and root, for a node is logged into as root"
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    keys: Path
+
+    def connect(self, *, host_key: str = "host_key", identity: str = "id") -> Connection:
+        return Connection(
+            self.port, host_key=self.keys / f"{host_key}.pub", identity=self.keys / identity, deadline_s=10
+        )
+
+
+def make_key(path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    path.chmod(0o600)
+    path.with_suffix(".pub").write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    keys = tmp_path_factory.mktemp("sshd")
+    for name in ("host_key", "id", "stranger"):
+        make_key(keys / name)
+    port = free_port()
+    config = keys / "sshd_config"
+    config.write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {keys}/host_key\nPidFile none\n"
+        f"AuthorizedKeysFile {keys}/id.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
+        "Subsystem sftp internal-sftp\n"
+    )
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd refuses to start without it
+    with Child([SSHD, "-D", "-e", "-f", config], log_path=keys / "log"):
+        yield Server(port, keys)
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server) -> Iterator[Connection]:
+    with server.connect() as connection:
+        yield connection
+
+
+def said(connection: Connection, command: str) -> tuple[int, bytes]:
+    chunks: list[bytes] = []
+    status = connection.run(command, total_s=30, silence_s=30, output=chunks.append)
+    return status, b"".join(chunks)
+
+
+def test_both_streams_and_the_status_come_back(shared: Connection) -> None:
+    status, text = said(shared, "echo out; echo err >&2; exit 7")
+    assert status == 7
+    assert sorted(text.splitlines()) == [b"err", b"out"]
+    assert said(shared, "true") == (0, b"")
+
+
+def test_output_comes_while_the_command_runs(shared: Connection, tmp_path: Path) -> None:
+    # The command waits for a file that is written only once its first line has come.
+    go = tmp_path / "go"
+    heard: list[bytes] = []
+
+    def output(data: bytes) -> None:
+        heard.append(data)
+        go.touch()
+
+    script = f"echo first; while [ ! -e {go} ]; do sleep 0.02; done; echo second"
+    assert shared.run(script, total_s=30, silence_s=30, output=output) == 0
+    assert b"".join(heard) == b"first\nsecond\n"
+    assert len(heard) > 1
+
+
+def test_much_output_is_whole(shared: Connection) -> None:
+    status, text = said(shared, "seq 1 200000")
+    assert status == 0
+    assert text.splitlines()[-1] == b"200000"
+    assert len(text) == sum(len(str(n)) + 1 for n in range(1, 200_001))
+
+
+def test_a_command_that_takes_too_long_is_the_packages_fault(shared: Connection) -> None:
+    with pytest.raises(BuildFailed, match=r"not done after 0\.3 s.*limits\.total_s"):
+        shared.run("while :; do echo x; sleep 0.05; done", total_s=0.3, silence_s=30, output=lambda data: None)
+
+
+def test_a_silent_command_is_the_packages_fault(shared: Connection) -> None:
+    heard: list[bytes] = []
+    with pytest.raises(BuildFailed, match=r"printed nothing for 0\.3 s.*limits\.silence_s"):
+        shared.run("echo configuring; exec sleep 5", total_s=30, silence_s=0.3, output=heard.append)
+    assert heard == [b"configuring\n"]
+
+
+def test_the_connection_serves_after_a_limit(server: Server) -> None:
+    with server.connect() as connection:
+        with pytest.raises(BuildFailed):
+            connection.run("exec sleep 5", total_s=0.1, silence_s=30, output=lambda data: None)
+        assert said(connection, "echo marks") == (0, b"marks\n")
+
+
+def test_another_host_key_is_refused(server: Server) -> None:
+    with pytest.raises(NodeLost, match="ssh keys are not the stage's"):
+        server.connect(host_key="stranger")
+
+
+def test_another_identity_is_refused(server: Server) -> None:
+    with pytest.raises(NodeLost, match="ssh keys are not the stage's"):
+        server.connect(identity="stranger")
+
+
+def test_nobody_listening_is_a_lost_node(server: Server) -> None:
+    nobody = Server(free_port(), server.keys)
+    with pytest.raises(NodeLost, match="does not answer on ssh"):
+        Connection(nobody.port, host_key=server.keys / "host_key.pub", identity=server.keys / "id", deadline_s=0.2)
+
+
+def test_a_connection_cut_under_a_command_is_a_lost_node(server: Server) -> None:
+    def cut(data: bytes) -> None:
+        command, session = map(int, data.split())
+        os.kill(session, signal.SIGKILL)
+        os.kill(command, signal.SIGKILL)
+
+    with server.connect() as connection:
+        with pytest.raises(NodeLost, match="connection to the node broke"):
+            connection.run("echo $$ $PPID; exec sleep 30", total_s=30, silence_s=30, output=cut)
+        with pytest.raises(NodeLost):
+            said(connection, "true")
+
+
+def test_a_command_killed_by_a_signal_is_no_success(server: Server) -> None:
+    # sshd sends no exit status then.
+    with server.connect() as connection, pytest.raises(NodeLost):
+        said(connection, "kill -9 $$")
+
+
+def test_fetch_brings_the_whole_file(shared: Connection, tmp_path: Path) -> None:
+    content = os.urandom(300_000)
+    (tmp_path / "remote").write_bytes(content)
+    shared.fetch(PurePosixPath(tmp_path / "remote"), tmp_path / "local", deadline_s=30)
+    assert (tmp_path / "local").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "remote"]
+
+
+def test_fetch_of_a_missing_file_leaves_nothing(shared: Connection, tmp_path: Path) -> None:
+    with pytest.raises(NodeLost, match=r"cannot fetch .*/missing from the node"):
+        shared.fetch(PurePosixPath(tmp_path / "missing"), tmp_path / "local", deadline_s=30)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"  # reading it gives a beginning, and then nothing until the cut
+    os.mkfifo(fifo)
+    with server.connect() as connection:
+        _, text = said(connection, "echo $PPID")
+
+        def feed() -> None:
+            with fifo.open("wb", buffering=0) as stream:
+                stream.write(b"x" * 1000)
+                os.kill(int(text), signal.SIGKILL)
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        with pytest.raises(NodeLost, match="cannot fetch"):
+            connection.fetch(PurePosixPath(fifo), tmp_path / "local", deadline_s=10)
+        if feeder.is_alive():  # the server did not read the pipe
+            subprocess.run(["head", "-c1", fifo], check=False, timeout=10, stdout=subprocess.DEVNULL)
+            feeder.join(10)
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_sshd_itself_was_not_harmed(server: Server) -> None:
+    assert shutil.which("sshd", path="/usr/sbin")
+    with server.connect() as connection:
+        assert said(connection, "echo still here") == (0, b"still here\n")
