@@ -25,7 +25,11 @@ from cluster.master import session as sessions
 from cluster.model import Repository
 from cluster.node import stage as stages
 
-app = App(name="cluster", help="Build a Gentoo-like distribution for another architecture, one package per QEMU node.")
+app = App(
+    name="cluster",
+    help="Build a Gentoo-like distribution for another architecture, one package per QEMU node.",
+    suppress_keyboard_interrupt=False,  # run() has something to say about it
+)
 stage_app = App(name="stage", help="Stages: the root file systems that nodes boot.")
 binhost_app = App(name="binhost", help="The directory of finished binary packages.")
 app.command(stage_app)
@@ -75,15 +79,14 @@ def _repositories(what: What, settings: config.Config) -> tuple[Repository, ...]
 def _open(what: What, common: Common) -> sessions.Session:
     settings = config.load(common.config)
     chosen = target.load(what.target or settings.build.target)
-    directories = paths.directories(common.state, None, common.binhost)
-    if common.binhost is None:
-        directories = paths.directories(common.state, None, directories.binhost / chosen.name)
+    directories = paths.directories(common.state)
     profile = what.profile or (Path(settings.profile.path).expanduser() if settings.profile.path else None)
     if what.installed is not None and not what.installed.is_dir():
         raise InputError(f"--installed {what.installed} is not a directory", "name a /var/db/pkg")
     return sessions.Session(
         config=settings,
         directories=directories,
+        binhost=(common.binhost or directories.binhosts / chosen.name).absolute(),
         target=chosen,
         repositories=_repositories(what, settings),
         profile=(profile or paths.data("profiles", chosen.profile)).absolute(),
@@ -308,7 +311,8 @@ def run(argv: list[str]) -> int:
         print(f"cluster: {error}", file=sys.stderr)
         return error.exit_code
     except CycloptsError as error:
-        print(f"cluster: {' '.join(str(error).split())} `cluster --help` lists what there is", file=sys.stderr)
+        what = " ".join(str(error).split()).rstrip(".")
+        print(f"cluster: {what}: `cluster --help` lists what there is", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("cluster: interrupted; what was finished is kept, run it again to go on", file=sys.stderr)

@@ -34,12 +34,12 @@ class Directories:
 
     state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), logs/
     cache/    stages/ (system images), qemu/, apt/, distfiles/
-    binhost/  TARGET/ (a PKGDIR with its Packages index)
+    binhosts/ TARGET/ (a PKGDIR with its Packages index)
     """
 
     state: Path
     cache: Path
-    binhost: Path
+    binhosts: Path
 
     @property
     def logs(self) -> Path:
@@ -52,13 +52,12 @@ class Directories:
         return self.cache / "distfiles"
 
 
-def directories(state: Path | None = None, cache: Path | None = None, binhost: Path | None = None) -> Directories:
-    """The XDG directories, with any of them replaced by the one given."""
-    data_home = _xdg("XDG_DATA_HOME", ".local/share")
+def directories(state: Path | None = None) -> Directories:
+    """The XDG directories, with `state` in the place of its own if given."""
     return Directories(
         state=(state or _xdg("XDG_STATE_HOME", ".local/state")).absolute(),
-        cache=(cache or _xdg("XDG_CACHE_HOME", ".cache")).absolute(),
-        binhost=(binhost or data_home / "binhost").absolute(),
+        cache=_xdg("XDG_CACHE_HOME", ".cache"),
+        binhosts=_xdg("XDG_DATA_HOME", ".local/share") / "binhost",
     )
 
 

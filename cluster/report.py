@@ -30,6 +30,7 @@ _STYLES = MappingProxyType(
         Verdict.SKIPPED: "dim",
     }
 )
+_WIDEST = 1000  # columns
 _CONFIGURE = ("prepare", "configure")
 _INSTALL = ("install", "package")
 
@@ -195,7 +196,9 @@ def summary(console: Console, result: Result, binhost: str) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in result.outcomes:
         table.add_row(*_row(outcome))
-    console.print(table)
+    # A narrow terminal wraps the lines; rich would cut the names.
+    table.width = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
+    console.print(table, soft_wrap=True)
     for outcome in result.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED):
         style = _STYLES[outcome.verdict]
         console.print(f"[{style}]{outcome.verdict.value}[/] {outcome.cpv}: {escape(_details(outcome))}", soft_wrap=True)

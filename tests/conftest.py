@@ -1,19 +1,33 @@
-"""No test touches the user's own directories."""
+"""Shared fixtures: no test touches the user's own directories, or uses the environment's mirrors."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def own_directories(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HOME and the XDG directories lie below `tmp_path`; a test that boots nodes keeps the real cache with its stage."""
-    home = tmp_path / "home"
+def own_directories(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HOME and the XDG directories are the test's own; one that boots nodes keeps the cache with its stage."""
+    home = tmp_path_factory.mktemp("home")
     for name in ("CONFIG", "STATE", "DATA"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    monkeypatch.delenv("PREFERRED_MIRROR", raising=False)
     if request.node.get_closest_marker("vm") is None:
-        home.mkdir()
         monkeypatch.setenv("HOME", str(home))
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that every user can pass into, which `tmp_path` is not; short enough for sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="cluster-test-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)

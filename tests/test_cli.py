@@ -176,7 +176,7 @@ def test_a_repo_that_is_not_there(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_profile_that_is_not_there(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
-    words = ["--profile" if word == "--profile" else word for word in over]
+    words = list(over)
     words[words.index("--profile") + 1] = str(tmp_path / "absent")
     assert str(tmp_path / "absent") in cluster("plan", "app/editor", *words).complaint
 
@@ -222,7 +222,7 @@ def test_help(cluster: Cluster, words: list[str]) -> None:
         (["build", "@demo", "--nodes", "two"], "--nodes"),
         (["build", "@demo", "--nodes"], "--nodes"),
         (["build", "@demo", "--nodes", "0"], "--nodes"),
-        (["stage", "show"], "NAME"),
+        (["stage", "show"], "stage show"),
     ],
 )
 def test_a_usage_error(cluster: Cluster, words: list[str], names: str) -> None:
@@ -383,7 +383,7 @@ def test_a_stage_that_is_not_there(cluster: Cluster) -> None:
     assert cluster("stage", "list", "--json").json == []
 
 
-def test_a_port_in_use(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+def test_a_port_in_use(cluster: Cluster, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -392,5 +392,5 @@ def test_a_port_in_use(cluster: Cluster, over: list[str], tmp_path: Path) -> Non
     assert f"port {port} of 127.0.0.1 is in use" in said
 
 
-def test_binhost_list_of_an_empty_one(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+def test_binhost_list_of_an_empty_one(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster("binhost", "list", "--json", "--binhost", tmp_path / "binhost").json == []

@@ -55,7 +55,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def dpkg(root: Path, *words: str) -> str:
-    argv = ["dpkg", f"--admindir={root}/var/lib/dpkg", *words]
+    program = "dpkg-query" if words[0] == "--control-path" else "dpkg"
+    argv = [program, f"--admindir={root}/var/lib/dpkg", *words]
     env = {**os.environ, "LC_ALL": "C"}
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=env)
     assert ended.returncode == 0, ended.stderr

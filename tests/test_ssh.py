@@ -69,6 +69,12 @@ def shared(server: Server) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
 def said(connection: Connection, command: str) -> tuple[int, bytes]:
     chunks: list[bytes] = []
     status = connection.run(command, total_s=30, silence_s=30, output=chunks.append)
@@ -116,6 +122,11 @@ def test_a_silent_command_is_the_packages_fault(shared: Connection) -> None:
     assert heard == [b"configuring\n"]
 
 
+def test_a_command_that_closed_its_output_is_held_to_the_limits(server: Server) -> None:
+    with server.connect() as connection, pytest.raises(BuildFailed, match=r"not done after 0\.3 s"):
+        connection.run("exec >&- 2>&-; exec sleep 5", total_s=0.3, silence_s=30, output=lambda data: None)
+
+
 def test_the_connection_serves_after_a_limit(server: Server) -> None:
     with server.connect() as connection:
         with pytest.raises(BuildFailed):
@@ -158,22 +169,22 @@ def test_a_command_killed_by_a_signal_is_no_success(server: Server) -> None:
         said(connection, "kill -9 $$")
 
 
-def test_fetch_brings_the_whole_file(shared: Connection, tmp_path: Path) -> None:
+def test_fetch_brings_the_whole_file(shared: Connection, empty: Path) -> None:
     content = os.urandom(300_000)
-    (tmp_path / "remote").write_bytes(content)
-    shared.fetch(PurePosixPath(tmp_path / "remote"), tmp_path / "local", deadline_s=30)
-    assert (tmp_path / "local").read_bytes() == content
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["local", "remote"]
+    (empty / "remote").write_bytes(content)
+    shared.fetch(PurePosixPath(empty / "remote"), empty / "local", deadline_s=30)
+    assert (empty / "local").read_bytes() == content
+    assert sorted(path.name for path in empty.iterdir()) == ["local", "remote"]
 
 
-def test_fetch_of_a_missing_file_leaves_nothing(shared: Connection, tmp_path: Path) -> None:
+def test_fetch_of_a_missing_file_leaves_nothing(shared: Connection, empty: Path) -> None:
     with pytest.raises(NodeLost, match=r"cannot fetch .*/missing from the node"):
-        shared.fetch(PurePosixPath(tmp_path / "missing"), tmp_path / "local", deadline_s=30)
-    assert not list(tmp_path.iterdir())
+        shared.fetch(PurePosixPath(empty / "missing"), empty / "local", deadline_s=30)
+    assert not list(empty.iterdir())
 
 
-def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"  # reading it gives a beginning, and then nothing until the cut
+def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, empty: Path) -> None:
+    fifo = empty / "fifo"  # reading it gives a beginning, and then nothing until the cut
     os.mkfifo(fifo)
     with server.connect() as connection:
         _, text = said(connection, "echo $PPID")
@@ -186,11 +197,11 @@ def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, tmp_path: Pa
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
         with pytest.raises(NodeLost, match="cannot fetch"):
-            connection.fetch(PurePosixPath(fifo), tmp_path / "local", deadline_s=10)
+            connection.fetch(PurePosixPath(fifo), empty / "local", deadline_s=10)
         if feeder.is_alive():  # the server did not read the pipe
             subprocess.run(["head", "-c1", fifo], check=False, timeout=10, stdout=subprocess.DEVNULL)
             feeder.join(10)
-    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+    assert [path.name for path in empty.iterdir()] == ["fifo"]
 
 
 def test_sshd_itself_was_not_harmed(server: Server) -> None:

@@ -41,7 +41,8 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise MachineError(f"cannot make {path.parent} for {path.name} ({error.strerror})", "mend --state") from error
+            what = f"cannot make {path.parent} for {path.name} ({error.strerror})"
+            raise MachineError(what, "mend --state") from error
         self._path = path
         with self._connect() as connection:
             connection.executescript(_SCHEMA)

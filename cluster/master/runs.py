@@ -33,7 +33,7 @@ class Run:
         self._lock = (self.directory / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._writing = threading.Lock()
-        self._children: list[int] = []
+        self._children: list[tuple[int, str]] = []
         self._stopped = False
         # distccd started by root becomes a user who cannot pass into root's home.
         self.public = Path(tempfile.mkdtemp(prefix="portage-cluster-"))
@@ -48,17 +48,17 @@ class Run:
         with self._writing:
             if self._stopped:
                 raise NodeLost("the run is being stopped")
-            self._children.append(pgid)
+            started = _start_time(pgid)
+            self._children.append((pgid, started))
             with (self.directory / "children").open("a") as stream:
-                stream.write(f"{pgid} {_start_time(pgid)}\n")
+                stream.write(f"{pgid} {started}\n")
 
     def stop(self) -> None:
         """End every process group of the run, and let no new one start."""
         with self._writing:
             self._stopped = True
-            for pgid in self._children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pgid, signal.SIGKILL)
+            for pgid, started in self._children:
+                _end(pgid, started, str(self.public))
 
     @contextlib.contextmanager
     def node_directory(self, name: str) -> Iterator[Path]:
@@ -91,6 +91,26 @@ def _start_time(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
+def _end(pgid: int, started: str, mark: str) -> None:
+    """Kill a process group, unless its id has become another's.
+
+    A leader that is gone (distccd's dies with its master) cannot tell; a member with `mark`
+    in its environment does.
+    """
+    now = _start_time(pgid)
+    if (now == started) if now else _has_member(pgid, mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pgid, signal.SIGKILL)
+
+
+def _has_member(pgid: int, mark: str) -> bool:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[2] == str(pgid):
+                return mark.encode() in stat.with_name("environ").read_bytes()
+    return False
+
+
 def _is_dead(run: Path) -> bool:
     try:
         with (run / "lock").open("r+") as stream:
@@ -108,12 +128,12 @@ def sweep(state: Path) -> int:
     for run in sorted((state / "runs").glob("run-*")):
         if not _is_dead(run):
             continue
+        publics = _lines(run / "public")
         for line in _lines(run / "children"):
             pgid, _, started = line.partition(" ")
-            if started and _start_time(int(pgid)) == started:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(int(pgid), signal.SIGKILL)
-        for public in _lines(run / "public"):
+            if started and publics:
+                _end(int(pgid), started, publics[0])
+        for public in publics:
             shutil.rmtree(public, ignore_errors=True)
         shutil.rmtree(run, ignore_errors=True)
         swept += 1

@@ -48,16 +48,13 @@ class Session:
 
     config: Config
     directories: paths.Directories
+    binhost: Path
+    """The directory of the target's binhost."""
     target: target.Target
     repositories: tuple[Repository, ...]
     profile: Path
     installed: Path | None
     emptytree: bool
-
-    @property
-    def binhost(self) -> Path:
-        """The directory of the target's binhost."""
-        return self.directories.binhost
 
     @property
     def journal(self) -> Path:

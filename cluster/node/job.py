@@ -91,7 +91,9 @@ def make_conf(settings: Settings) -> str:
             "DISTCC_DIR": "/var/tmp/distcc",
             "DISTCC_LOG": f"{OUT}/distcc.log",
             "DISTCC_SKIP_LOCAL_RETRY": "1",  # configure's failing tests are to fail once
-            "DISTCC_BACKOFF_PERIOD": "0",  # one lost connection is not to cost a minute of remote compiles
+            # One lost connection is not to cost a minute of remote compiles. With 0 the client never falls
+            # back: it tries the dead host again until it is out of file descriptors, and aborts.
+            "DISTCC_BACKOFF_PERIOD": "1",
         }
     lines = [f'{key}="{value}"\n' for key, value in values.items()]
     return settings.make_conf.rstrip("\n") + "\n" + "".join(lines)

@@ -43,9 +43,15 @@ class Machine:
     """Loopback port forwarded to the guest's sshd; None for no network."""
 
 
+def _quoted(path: Path) -> str:
+    """A path in one of QEMU's comma-separated options."""
+    return str(path).replace(",", ",,")
+
+
 def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str]:
     """QEMU's command line for `machine`, with its sockets and console log in `directory`."""
     hardware = machine.target.qemu
+    place = _quoted(directory)
     words = [
         str(emulator.binary),
         *(["-L", str(emulator.data)] if emulator.data else []),
@@ -54,13 +60,13 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
         *["-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"],
         *["-kernel", str(machine.kernel), "-initrd", str(machine.initrd)],
         *["-append", f"console={hardware.console} {machine.target.kernel.arguments} cluster.init={machine.init}"],
-        *["-chardev", f"socket,id=console,path={directory}/console.sock,logfile={directory}/console.log"],
+        *["-chardev", f"socket,id=console,path={place}/console.sock,logfile={place}/console.log"],
         *["-serial", "chardev:console"],
-        *["-chardev", f"socket,id=qmp,path={directory}/qmp.sock", "-mon", "chardev=qmp,mode=control"],
+        *["-chardev", f"socket,id=qmp,path={place}/qmp.sock", "-mon", "chardev=qmp,mode=control"],
         *["-device", hardware.random_bus],
     ]
     for number, disk in enumerate(machine.disks):
-        options = f"file={disk.path},format={disk.format},if=none,id=disk{number},cache=unsafe,discard=unmap"
+        options = f"file={_quoted(disk.path)},format={disk.format},if=none,id=disk{number},cache=unsafe,discard=unmap"
         words += ["-drive", options + (",readonly=on" if disk.read_only else "")]
         words += ["-device", f"{hardware.disk_bus},drive=disk{number}"]
     if machine.ssh_port is not None:

@@ -83,8 +83,11 @@ class Connection:
                     if not self._transport.is_active():
                         raise NodeLost("the connection to the node broke") from None
                     continue
-                if not data:
-                    break
+                if not data:  # its output is closed, but it may run on
+                    if channel.exit_status_ready() or not self._transport.is_active():
+                        break
+                    channel.status_event.wait(_POLL_S)
+                    continue
                 last = now
                 output(data)
             status = channel.recv_exit_status() if channel.exit_status_ready() or self._transport.is_active() else -1
