@@ -320,6 +320,11 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk or a directory without rights, wherever it is met
+        if debug:
+            logging.exception("")
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
 
 
 def main() -> None:

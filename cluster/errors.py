@@ -38,10 +38,6 @@ class NodeLost(ClusterError):
 
 
 class BuildFailed(ClusterError):
-    """The package's own build failed, in `phase`."""
+    """The package's own build failed."""
 
     exit_code = 2
-
-    def __init__(self, what: str, mend: str = "", *, phase: str = "") -> None:
-        super().__init__(what, mend)
-        self.phase = phase

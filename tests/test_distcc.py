@@ -31,14 +31,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def public_path() -> Iterator[Path]:
-    """A directory that every user can pass into, which `tmp_path` is not; short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="cluster-test-") as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
-
-
 @pytest.fixture(scope="module")
 def offload() -> Iterator[Offload]:
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from cluster.master.graph import blocked_by, dependency_graph, longest_remaining, smallest_cycle
+from cluster.master.graph import dependency_graph, longest_remaining, smallest_cycle
 from cluster.model import Cpv, Package, Plan
 
 CHAIN = {"c/zlib-1": (), "c/png-1": ("c/zlib-1",), "c/crush-1": ("c/zlib-1", "c/png-1"), "c/sed-1": ()}
@@ -44,12 +44,6 @@ def test_the_longest_remaining_path_counts_the_package_itself() -> None:
 
 def test_a_package_without_an_estimate_takes_no_time() -> None:
     assert longest_remaining(dependency_graph(plan(CHAIN)), {})[Cpv("c/zlib-1")] == 0.0
-
-
-def test_blocked_by_is_everything_downstream() -> None:
-    graph = dependency_graph(plan(CHAIN))
-    assert blocked_by(graph, Cpv("c/zlib-1")) == {"c/png-1", "c/crush-1"}
-    assert blocked_by(graph, Cpv("c/sed-1")) == frozenset()
 
 
 def test_a_long_chain_takes_linear_time() -> None:

@@ -38,11 +38,6 @@ def longest_remaining(graph: nx.DiGraph[Cpv], seconds: Mapping[Cpv, float]) -> d
     return rank
 
 
-def blocked_by(graph: nx.DiGraph[Cpv], failed: Cpv) -> frozenset[Cpv]:
-    """Everything that cannot be built when `failed` cannot. Linear in nodes and edges."""
-    return frozenset(nx.descendants(graph, failed))
-
-
 def smallest_cycle(edges: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """The nodes of a shortest cycle, in its direction, or () when there is none.
 

@@ -16,11 +16,15 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from cluster.errors import NodeLost
+
+_STARTING = "starting-"
+_STARTING_S = 600.0  # an older one has died between two lines
 
 
 class Run:
@@ -29,9 +33,11 @@ class Run:
     def __init__(self, state: Path) -> None:
         runs = state / "runs"
         runs.mkdir(parents=True, exist_ok=True)
-        self.directory = Path(tempfile.mkdtemp(prefix="run-", dir=runs))
-        self._lock = (self.directory / "lock").open("w")
+        # Another master sweeps what is called run-* and has no lock: it gets that name with the lock held.
+        fresh = Path(tempfile.mkdtemp(prefix=_STARTING, dir=runs))
+        self._lock = (fresh / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.directory = fresh.rename(runs / fresh.name.replace(_STARTING, "run-", 1))
         self._writing = threading.Lock()
         self._children: list[tuple[int, str]] = []
         self._stopped = False
@@ -125,6 +131,10 @@ def _is_dead(run: Path) -> bool:
 def sweep(state: Path) -> int:
     """End what dead runs left behind: processes, disks, directories. Returns how many runs."""
     swept = 0
+    for start in (state / "runs").glob(f"{_STARTING}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - start.stat().st_mtime > _STARTING_S:
+                shutil.rmtree(start)
     for run in sorted((state / "runs").glob("run-*")):
         if not _is_dead(run):
             continue

@@ -143,6 +143,8 @@ def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     cache = session.directories.cache
     reporter.step(f"looking for QEMU {emulator.OLDEST_MAJOR} or newer for {session.target.name}")
     found = emulator.ensure(session.target, cache)
+    # /dev/kvm may exist and hang its guests; and a foreign target cannot use it at all.
+    reporter.step(f"QEMU {found.version}, emulating {session.target.name} (TCG, no KVM); looking for its stage")
     built = stage.ensure(session.target, target.load_recipe(), cache, reporter.step)
     node = session.config.node
     return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
@@ -192,6 +194,8 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
+        if session.config.distcc.enabled:
+            distcc.cross_compiler(session.target)  # said before minutes go into a stage
         hardware = _hardware(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         hosts = _offload(session, live, hardware, stack, reporter)

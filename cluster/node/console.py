@@ -53,12 +53,15 @@ class Console:
                 self._connection, _ = self._listener.accept()
                 self._connection.settimeout(_POLL_S)
             data = self._connection.recv(65536)
-        except TimeoutError:
+        except OSError:  # a time-out above all
             return False
-        except OSError:
+        if not data:
+            # The other end closed: waiting for another is what keeps the caller from spinning.
+            self._connection.close()
+            self._connection = None
             return False
         self._seen = (self._seen + data.decode(errors="replace"))[-_KEPT:]
-        return bool(data)
+        return True
 
     def __enter__(self) -> Self:
         return self

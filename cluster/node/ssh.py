@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import time
 from collections.abc import Callable
@@ -123,6 +124,4 @@ class Connection:
 
 
 def _public_blob(path: Path) -> bytes:
-    import base64
-
     return base64.b64decode(path.read_text().split()[1])
