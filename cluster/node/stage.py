@@ -33,7 +33,7 @@ from cluster.apt import Mirror, PrivateApt, machine_mirror
 from cluster.errors import MachineError
 from cluster.node import disk, qemu, rootfs
 from cluster.node import emulator as emulators
-from cluster.process import find_program, run
+from cluster.process import find_program, run, tail
 from cluster.target import Recipe, Target
 
 Say = Callable[[str], None]
@@ -43,6 +43,7 @@ _NEED_MIB = 3000
 _MEMORY_MIB = 1024
 _STEP_DEADLINE_S = 1200.0
 _POWEROFF_S = 60.0
+_SAID_LINES = 12  # dpkg names the packages it could not configure at the end
 _CONFIGURE_DEADLINE_S = 1800.0
 _FORMAT = 1  # of the directory above; a change makes all stages anew
 
@@ -313,11 +314,11 @@ def _configure(emulator: emulators.Emulator, target: Target, result: Path, work:
         init="/sbin/cluster-configure",
     )
     done, failed = "cluster: configured", "cluster: configuration failed"
-    with qemu.running(emulator, machine, work / "vm") as vm:
+    # The path of a socket has at most 107 bytes, which a cache far from the root would exceed.
+    short = tempfile.TemporaryDirectory(prefix="portage-cluster-")
+    with short as sockets, qemu.running(emulator, machine, Path(sockets)) as vm:
         said = vm.console.wait_for((done, failed), deadline_s=_CONFIGURE_DEADLINE_S, alive=lambda: not vm.child.ended)
         if said == failed:
-            raise MachineError(
-                "a package of the stage could not be configured", vm.console.seen[-600:].replace("\n", " | ")
-            )
+            raise MachineError("a package of the stage could not be configured", tail(vm.console.seen, _SAID_LINES))
         vm.child.wait(_POWEROFF_S)
     return time.monotonic() - start, _compiler_version(vm.console.seen)
