@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 _CHECKOUT = Path(__file__).parents[1]
 _DEADLINE_S = 1500
@@ -35,7 +35,6 @@ def _as_user(*argv: str) -> list[str]:
     return ["setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups", *argv]
 
 
-@pytest.mark.timeout(1800)
 def test_an_ordinary_user_builds_from_the_wheel(place: Path) -> None:
     venv, home = place / "venv", place / "home"
     base = Path(sys.executable).resolve()

@@ -17,7 +17,7 @@ from repos import write_repository
 
 from cluster import paths
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 _DEADLINE_S = 1500
 _POLL_S = 0.2
