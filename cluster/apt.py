@@ -6,16 +6,16 @@ derived from what the machine's own apt is set to.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import CommandFailed, MachineError
+from cluster.paths import locked
 from cluster.process import find_program, run
 
 log = logging.getLogger(__name__)
@@ -92,13 +92,9 @@ class PrivateApt:
     def _apt_get(self, *words: str, deadline_s: float = _DOWNLOAD_DEADLINE_S, cwd: Path | None = None) -> str:
         return run([find_program("apt-get", "apt"), *self._options(), *words], deadline_s=deadline_s, cwd=cwd)
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> AbstractContextManager[None]:
         """One user of this state at a time, across processes (apt's own locking needs root)."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        return locked(self.directory / "lock")
 
     def _update(self) -> None:
         mirror = machine_mirror()

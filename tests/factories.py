@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cluster.model import Cpv, Package, Plan, Repository
+from cluster.model import Compiles, Cpv, Outcome, Package, Plan, Repository, Verdict
 
 
 def package(cpv: str, *requires: str, **fields: Any) -> Package:
@@ -32,3 +32,18 @@ def plan(*packages: Package, **fields: Any) -> Plan:
         **fields,
     }
     return Plan(packages=packages, **values)
+
+
+def failure(cpv: Cpv, **fields: Any) -> Outcome:
+    """How `cpv` failed in its configure phase on node-1, every field filled in."""
+    values: dict[str, Any] = {
+        "node": "node-1",
+        "attempt": 1,
+        "phases": (("boot", 7.0), ("configure", 30.0)),
+        "seconds": 41.5,
+        "compiles": Compiles(3, 1, 2),
+        "log": Path("/logs/b.log"),
+        "reason": "configure failed",
+        **fields,
+    }
+    return Outcome(cpv, Verdict.FAILED, **values)

@@ -7,10 +7,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from factories import failure
 
 from cluster.errors import MachineError
 from cluster.master.journal import Journal
-from cluster.model import Compiles, Cpv, Outcome, Verdict
+from cluster.model import Cpv, Outcome, Verdict
 
 ZLIB = Cpv("sys-libs/zlib-1.3.1")
 SED = Cpv("sys-apps/sed-4.9")
@@ -54,37 +55,27 @@ def test_it_outlives_its_master(tmp_path: Path) -> None:
 
 def test_the_whole_outcome_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    outcome = Outcome(
-        ZLIB,
-        Verdict.FAILED,
-        node="node-2",
-        attempt=3,
-        phases=(("boot", 7.5), ("compile", 20.0)),
-        seconds=40.0,
-        compiles=Compiles(11, 2, 1),
-        log=Path("/logs/zlib.log"),
-        reason="compile failed: 'quoted' \N{SNOWMAN}",
-    )
+    outcome = failure(ZLIB, attempt=3, reason="compile failed: 'quoted' \N{SNOWMAN}")
     Journal(path).record("arm64", outcome)
     with sqlite3.connect(path) as connection:
         connection.row_factory = sqlite3.Row
         (row,) = connection.execute("SELECT * FROM outcome")
     connection.close()
     kept = dict(row)
-    assert json.loads(kept.pop("phases")) == [["boot", 7.5], ["compile", 20.0]]
+    assert json.loads(kept.pop("phases")) == [["boot", 7.0], ["configure", 30.0]]
     assert kept.pop("ended") > 0
     del kept["id"]
     assert kept == {
         "target": "arm64",
         "cpv": ZLIB,
         "verdict": "failed",
-        "node": "node-2",
+        "node": "node-1",
         "attempt": 3,
-        "seconds": 40.0,
-        "remote": 11,
-        "local": 2,
-        "failed": 1,
-        "log": "/logs/zlib.log",
+        "seconds": 41.5,
+        "remote": 3,
+        "local": 1,
+        "failed": 2,
+        "log": "/logs/b.log",
         "reason": outcome.reason,
     }
 

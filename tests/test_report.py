@@ -6,11 +6,10 @@ import io
 import itertools
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from factories import package, plan
+from factories import failure, package, plan
 from rich.console import Console
 
 from cluster import report
@@ -36,17 +35,7 @@ def a_result() -> Result:
         a_plan(),
         (
             Outcome(A, Verdict.SKIPPED, reason="in the binhost"),
-            Outcome(
-                B,
-                Verdict.FAILED,
-                node="node-1",
-                attempt=1,
-                phases=(("boot", 7.0), ("configure", 30.0)),
-                seconds=41.5,
-                compiles=Compiles(3, 1, 2),
-                log=Path("/logs/b.log"),
-                reason="configure failed [with brackets]",
-            ),
+            failure(B, reason="configure failed [with brackets]"),
             Outcome(C, Verdict.BLOCKED, reason=f"needs {B}, which failed"),
             Outcome(
                 D, Verdict.BUILT, node="node-2", attempt=2, phases=(("compile", 9.0),), compiles=Compiles(90, 4, 0)

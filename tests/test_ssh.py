@@ -163,10 +163,9 @@ def test_a_connection_cut_under_a_command_is_a_lost_node(server: Server) -> None
             said(connection, "true")
 
 
-def test_a_command_killed_by_a_signal_is_no_success(server: Server) -> None:
-    # sshd sends no exit status then.
-    with server.connect() as connection, pytest.raises(NodeLost):
-        said(connection, "kill -9 $$")
+def test_a_command_killed_by_a_signal_has_failed_and_the_node_is_not_lost(shared: Connection) -> None:
+    assert said(shared, "exec sh -c 'kill -9 $$'")[0] == 128 + signal.SIGKILL
+    assert said(shared, "true")[0] == 0
 
 
 def test_fetch_brings_the_whole_file(shared: Connection, empty: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cluster.apt import PrivateApt, machine_mirror
 from cluster.errors import ClusterError, MachineError
+from cluster.paths import locked
 from cluster.process import find_program, run
 from cluster.target import Target
 
@@ -86,10 +86,8 @@ def ensure(target: Target, cache: Path) -> Emulator:
     if found:
         return found
     prefix = cache / "qemu" / target.qemu.package
-    prefix.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with (prefix.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(prefix.parent / "lock"):
             if not prefix.exists():
                 _fetch(cache, prefix, target)
         return _private(prefix, target)

@@ -61,6 +61,8 @@ class Connection:
     ) -> int:
         """Run `command`, give what it prints to `output` as it comes, return its exit status.
 
+        The status of a command that a signal ended is 128 + the signal, as a shell has it.
+
         Raises BuildFailed when it runs for `total_s` or prints nothing for `silence_s`
         seconds, and NodeLost when the connection breaks.
         """
@@ -69,7 +71,7 @@ class Connection:
             channel = self._transport.open_session(timeout=_CONNECT_S)
             channel.set_combine_stderr(True)
             channel.settimeout(_POLL_S)
-            channel.exec_command(command)
+            channel.exec_command(f"({command}\n)\nexit $?")  # sshd sends no status for a command that a signal ends
             while True:
                 now = time.monotonic()
                 if now - start > total_s:

@@ -10,7 +10,6 @@ stages/TARGET-KEY/
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -119,9 +118,7 @@ def remove(stage: Stage) -> None:
 def ensure(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     """The stage for `target`, built if the cache has none. Of two runs at once, one builds."""
     stages = cache / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    with (stages / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with paths.locked(stages / "lock"):
         return find(target, recipe, cache) or _build(target, recipe, cache, say)
 
 
