@@ -111,6 +111,12 @@ def test_a_path_is_made_absolute_by_its_words(path: str, absolute: str) -> None:
     assert request.absolute(path) == PurePosixPath(absolute)
 
 
+def test_all_include_directories_can_be_had_at_once() -> None:
+    request = parse(shlex.split("gcc -idirafter d -isystem c -Ib -iquote a -I bb -c x.c"), CWD, {})
+    assert isinstance(request, Request)
+    assert request.include_dirs == ("a", "b", "bb", "c", "d")
+
+
 # ---------------------------------------------------------------- any words at all
 
 WORDS = sorted({word for line, _ in table() for word in shlex.split(line)})

@@ -118,6 +118,11 @@ class Request:
     static: bool
     relocatable: bool
 
+    @property
+    def include_dirs(self) -> tuple[str, ...]:
+        """Every directory in which the line says to look for includes."""
+        return self.quote_dirs + self.bracket_dirs + self.system_dirs + self.after_dirs
+
     def absolute(self, path: str) -> PurePosixPath:
         """`path` from the root and without `.` and `..`, taken by its words: symlinks are not followed."""
         return _absolute(self.cwd, path)

@@ -430,8 +430,9 @@ def closure(
     """All that the preprocessor may open when it compiles `sources` in `cwd`.
 
     `sources`, `forced` (-include and -imacros) and `search` are as written on the command line.
-    `search` holds every directory of the include path in any order, -iquote, -I, -isystem, the
-    compiler's own, -idirafter: to take one for another only makes the set larger.
+    `search` holds every directory of the include path in any order, `Request.include_dirs` and the
+    compiler's own: to take one kind for another only makes the set larger. `sealed` is one object
+    for each state of the sealed part of `tree`.
     """
 
     def normal(path: str) -> str:
