@@ -56,6 +56,15 @@ class Distcc(_Section):
     slots: _Positive
 
 
+class Compile(_Section):
+    """`[compile]`"""
+
+    enabled: bool
+    slots: _Positive
+    cache_mib: Annotated[int, Field(ge=0)]
+    audit_percent: Annotated[float, Field(ge=0, le=100)]
+
+
 class Distfiles(_Section):
     """`[distfiles]`"""
 
@@ -82,6 +91,7 @@ class Config(_Section):
     node: Node
     limits: Limits
     distcc: Distcc
+    compile: Compile
     distfiles: Distfiles
     binhost: Binhost
     repositories: dict[str, str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import NewType
 
@@ -96,14 +96,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Compiles:
-    """How many compiler runs distcc sent to the host, kept in the node, or saw fail."""
+    """How many compiler runs went where. What the compile server refused is distcc's, or the node's own."""
 
     remote: int = 0
+    """Sent to the host by distcc."""
     local: int = 0
+    """Kept in the node by distcc."""
     failed: int = 0
+    """Rejected by the compiler behind distcc."""
+    host: int = 0
+    """Done by the compile server, the cached ones included."""
+    cached: int = 0
+    wire_bytes: int = 0
+    """Between the node and the compile server."""
+
+    def __str__(self) -> str:
+        return f"{self.host} on the host ({self.cached} cached), {self.remote} by distcc, {self.local} local"
 
     def __add__(self, other: Compiles) -> Compiles:
-        return Compiles(self.remote + other.remote, self.local + other.local, self.failed + other.failed)
+        return Compiles(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from types import MappingProxyType
 from typing import Any, Self
@@ -166,8 +166,7 @@ class Reporter:
 
 def _details(outcome: Outcome) -> str:
     if outcome.verdict is Verdict.BUILT:
-        counts = outcome.compiles
-        return f"on {outcome.node} in {outcome.seconds:.0f} s, {counts.remote} remote and {counts.local} local compiles"
+        return f"on {outcome.node} in {outcome.seconds:.0f} s, compiles: {outcome.compiles}"
     log = f" (log: {outcome.log})" if outcome.verdict is Verdict.FAILED and outcome.log else ""
     return f"{outcome.reason}{log}"
 
@@ -192,7 +191,7 @@ def summary(console: Console, result: Result, binhost: str) -> None:
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("package", "outcome", "node"):
         table.add_column(name, no_wrap=True)
-    for name in ("boot", "prereq", "config", "compile", "install", "all s", "remote", "local"):
+    for name in ("boot", "prereq", "config", "compile", "install", "all s", "host", "distcc", "local"):
         table.add_column(name, justify="right", no_wrap=True)
     for outcome in result.outcomes:
         table.add_row(*_row(outcome))
@@ -204,7 +203,7 @@ def summary(console: Console, result: Result, binhost: str) -> None:
         console.print(f"[{style}]{outcome.verdict.value}[/] {outcome.cpv}: {escape(_details(outcome))}", soft_wrap=True)
     total = compiles(result)
     counts = ", ".join(f"{len(result.of(verdict))} {verdict.value}" for verdict in Verdict if result.of(verdict))
-    console.print(f"{counts} in {result.seconds:.0f} s; {total.remote} remote and {total.local} local compiles")
+    console.print(f"{counts} in {result.seconds:.0f} s; compiles: {total}", soft_wrap=True)
     console.print(f"binhost: {binhost}", soft_wrap=True)
 
 
@@ -221,6 +220,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         _spent(outcome, ("compile",)),
         _spent(outcome, _INSTALL),
         f"{outcome.seconds:.0f}" if outcome.seconds else "",
+        str(counts.host) if built else "",
         str(counts.remote) if built else "",
         str(counts.local) if built else "",
     )
@@ -274,7 +274,7 @@ def build_json(result: Result) -> dict[str, Any]:
 
 
 def _compiles_json(counts: Compiles) -> dict[str, int]:
-    return {"remote": counts.remote, "local": counts.local, "failed": counts.failed}
+    return asdict(counts)
 
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:

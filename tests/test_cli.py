@@ -267,7 +267,7 @@ def test_nothing_to_build_for_a_program(cluster: Cluster, over: list[str]) -> No
     said = ended.json
     assert said["skipped"] == [TEXT, EDITOR]
     assert said["built"] == said["failed"] == said["lost"] == said["blocked"] == []
-    assert said["compiles"] == {"remote": 0, "local": 0, "failed": 0}
+    assert set(said["compiles"].values()) == {0}
     assert set(said["packages"]) == {TEXT, EDITOR}
     assert said["packages"][EDITOR]["reason"].startswith("in the binhost")
 

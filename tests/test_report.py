@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -38,7 +38,12 @@ def a_result() -> Result:
             failure(B, reason="configure failed [with brackets]"),
             Outcome(C, Verdict.BLOCKED, reason=f"needs {B}, which failed"),
             Outcome(
-                D, Verdict.BUILT, node="node-2", attempt=2, phases=(("compile", 9.0),), compiles=Compiles(90, 4, 0)
+                D,
+                Verdict.BUILT,
+                node="node-2",
+                attempt=2,
+                phases=(("compile", 9.0),),
+                compiles=Compiles(90, 4, 0, host=7, cached=3),
             ),
         ),
         55.25,
@@ -74,13 +79,13 @@ def test_build_json_is_the_contract() -> None:
     said = json.loads(json.dumps(report.build_json(a_result())))
     assert set(said) == {"built", "failed", "lost", "blocked", "skipped", "compiles", "seconds", "packages"}
     assert (said["built"], said["failed"], said["lost"], said["blocked"], said["skipped"]) == ([D], [B], [], [C], [A])
-    assert said["compiles"] == {"remote": 93, "local": 5, "failed": 2}
+    assert said["compiles"] == asdict(Compiles(93, 5, 2, host=7, cached=3))
     assert said["seconds"] == 55.25
     assert list(said["packages"]) == [A, B, C, D]
     failed = said["packages"][B]
     assert failed["node"] == "node-1"
     assert failed["phases"] == {"boot": 7.0, "configure": 30.0}
-    assert failed["compiles"] == {"remote": 3, "local": 1, "failed": 2}
+    assert failed["compiles"] == asdict(Compiles(3, 1, 2))
     assert failed["log"] == "/logs/b.log"
     assert failed["reason"] == "configure failed [with brackets]"
     assert said["packages"][C]["log"] is None
@@ -96,7 +101,7 @@ def test_summary_names_what_failed_and_what_that_blocks() -> None:
     lines = stream.getvalue().splitlines()
     assert f"failed {B}: configure failed [with brackets] (log: /logs/b.log)" in lines
     assert f"blocked {C}: needs {B}, which failed" in lines
-    assert "1 built, 1 failed, 1 blocked, 1 skipped in 55 s; 93 remote and 5 local compiles" in lines
+    assert f"1 built, 1 failed, 1 blocked, 1 skipped in 55 s; compiles: {Compiles(93, 5, 2, 7, 3)}" in lines
     assert "binhost: /binhost/arm64" in lines
 
 

@@ -83,8 +83,8 @@ def test_two_dependent_packages_build_through_distcc_and_run_in_a_fresh_node(tmp
     built = _cluster(tmp_path, "build", "media-libs/libpng", "--target", "arm64")
     assert [cpv.rpartition("-")[0] for cpv in built["built"]] == ["sys-libs/zlib", "media-libs/libpng"]
     compiles = built["compiles"]
-    assert compiles["remote"] >= 0.9 * (compiles["remote"] + compiles["local"])
-    assert compiles["remote"] > 20
+    assert compiles["local"] <= 0.1 * (compiles["host"] + compiles["remote"])
+    assert compiles["host"] + compiles["remote"] > 20
     for package in built["packages"].values():
         assert {"boot", "configure", "compile", "install"} <= package["phases"].keys()
         assert Path(package["log"]).stat().st_size > 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +13,12 @@ from typing import Protocol
 from cluster.errors import ClusterError, NodeLost
 from cluster.master import distcc, distfiles
 from cluster.master.binhost import AdmitError, Binhost
+from cluster.master.hostcompiler import HostCompiler
 from cluster.master.runs import Run
-from cluster.model import Job, Outcome, Package, Verdict
+from cluster.model import Compiles, Job, Outcome, Package, Verdict
 from cluster.node import build as builds
-from cluster.node.job import Materials, Settings
+from cluster.node.compileserver import Tally
+from cluster.node.job import CompileAccess, Materials, Settings
 from cluster.node.node import Hardware
 
 Entered = Callable[[str], None]
@@ -57,6 +60,7 @@ class LocalEngine:
     distdir: Path
     providers: Sequence[distfiles.Provider]
     logs: Path
+    compiler: HostCompiler | None = None
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
         """Fetch, build in a fresh node, admit."""
@@ -64,6 +68,8 @@ class LocalEngine:
         package = job.package
         log = self.logs / package.category / f"{package.pf}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
+
+        tally = Tally()
 
         def ended(verdict: Verdict, reason: str = "", built: builds.Built | None = None) -> Outcome:
             return Outcome(
@@ -73,7 +79,7 @@ class LocalEngine:
                 attempt=job.attempt,
                 phases=built.phases if built else (),
                 seconds=round(time.monotonic() - start, 2),
-                compiles=distcc.count(built.distcc_log if built else ""),
+                compiles=distcc.count(built.distcc_log if built else "") + _counted(tally),
                 log=log,
                 binpkg=self.binhost.path(package.cpv) if verdict is Verdict.BUILT else None,
                 reason=reason,
@@ -83,8 +89,11 @@ class LocalEngine:
             entered("fetch")
             for distfile in package.distfiles:
                 distfiles.fetch(distfile, self.distdir, self.providers)
-            with self.live.node_directory(node) as directory:
-                built = self._build(package, directory, log, entered)
+            with self.live.node_directory(node) as directory, self._compiling(package, directory) as (access, tally):
+                built = self._build(package, directory, log, entered, access)
+                _conclude(log, built, distcc.count(built.distcc_log) + _counted(tally), tally)
+                if tally.differing:
+                    return ended(Verdict.FAILED, _audit_failure(tally), built)
                 if built.binpkg is None:
                     return ended(Verdict.FAILED, built.failure, built)
                 entered("admit")
@@ -101,7 +110,18 @@ class LocalEngine:
         """End the nodes."""
         self.live.stop()
 
-    def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> builds.Built:
+    @contextmanager
+    def _compiling(self, package: Package, directory: Path) -> Iterator[tuple[CompileAccess | None, Tally]]:
+        """Serve the job's compiles on the host, if that is wanted."""
+        if self.compiler is None or package.requires:
+            yield None, Tally()
+            return
+        with self.compiler.job(None, "", directory / "compiles") as serving:
+            yield serving
+
+    def _build(
+        self, package: Package, directory: Path, log: Path, entered: Entered, access: CompileAccess | None
+    ) -> builds.Built:
         with log.open("wb", buffering=0) as stream:
             return builds.build(
                 package,
@@ -113,11 +133,34 @@ class LocalEngine:
                     distfiles=self.distdir,
                     binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
                     index=self.binhost.index_of(package.requires),
+                    compile=access,
                 ),
                 output=_watched(stream.write, entered),
                 own=self.live.own,
                 entered=entered,
             )
+
+
+def _counted(tally: Tally) -> Compiles:
+    wire = tally.received + tally.sent
+    return Compiles(host=tally.compiled + tally.cached, cached=tally.cached, wire_bytes=wire)
+
+
+def _audit_failure(tally: Tally) -> str:
+    return f"audit: {len(tally.differing)} of {tally.audited} compiles are not the node's own, as {tally.differing[0]}"
+
+
+def _conclude(log: Path, built: builds.Built, compiles: Compiles, tally: Tally) -> None:
+    """The log's last lines: what the compile server left to others and why, audits, then the totals."""
+    spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in built.phases)
+    with log.open("a") as stream:
+        for reason, times in tally.refused.most_common():
+            stream.write(f"cluster: {times} compiles not on the host: {reason}\n")
+        for difference in tally.differing:
+            stream.write(f"cluster: audit: {difference}\n")
+        if tally.audited:
+            stream.write(f"cluster: {tally.audited} compiles audited, {len(tally.differing)} differ\n")
+        stream.write(f"cluster: compiles: {compiles}; {compiles.wire_bytes / 1e6:.1f} MB over the wire; {spent}\n")
 
 
 def _watched(write: Callable[[bytes], object], entered: Entered) -> Callable[[bytes], None]:

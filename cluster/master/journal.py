@@ -70,7 +70,7 @@ class Journal:
             outcome.attempt,
             outcome.seconds,
             json.dumps(outcome.phases),
-            outcome.compiles.remote,
+            outcome.compiles.host + outcome.compiles.remote,
             outcome.compiles.local,
             outcome.compiles.failed,
             str(outcome.log or ""),

@@ -15,7 +15,7 @@ from cluster import paths, target
 from cluster.config import Config
 from cluster.errors import InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import dispatch, distcc, distfiles, engines, resolver, runs
+from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, qemu, stage, verify
@@ -180,6 +180,23 @@ def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitSt
     return offload.hosts
 
 
+def _compiler(
+    session: Session, hardware: Hardware, stack: ExitStack, reporter: Reporter
+) -> hostcompiler.HostCompiler | None:
+    """Start the compile server if it is wanted and the host's compiler can stand in for the nodes'."""
+    wanted = session.config.compile
+    if not wanted.enabled:
+        return None
+    reporter.step("comparing the host's cross compiler with the nodes' own")
+    settings = hostcompiler.Wanted(wanted.slots, wanted.cache_mib, wanted.audit_percent)
+    try:
+        serving = hostcompiler.serving(session.target, hardware.stage, session.directories.cache, settings)
+        return stack.enter_context(serving)
+    except MachineError as error:
+        reporter.warn(f"{error}: building without the compile server")
+        return None
+
+
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
     """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
     start = time.monotonic()
@@ -208,6 +225,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             distdir=session.directories.distfiles,
             providers=_providers(session),
             logs=session.directories.logs / session.target.name,
+            compiler=_compiler(session, hardware, stack, reporter),
         )
         reporter.start(plan)
         outcomes = dispatch.run(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
+from cluster.errors import MachineError
 from cluster.node.emulator import Emulator
 from cluster.process import find_program, run
 
@@ -34,6 +36,16 @@ def overlay(emulator: Emulator, base: Path, path: Path) -> Path:
     argv: list[str | Path] = [emulator.img, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path]
     run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
     return path
+
+
+def read_file(image: Path, path: str) -> bytes:
+    """The file `path` of the ext4 file system in the raw `image`."""
+    with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
+        place = Path(scratch) / "file"
+        run([find_program("debugfs", "e2fsprogs"), "-R", f"dump {path} {place}", image], deadline_s=_DEADLINE_S)
+        if not place.exists():
+            raise MachineError(f"{image.name} has no {path}", "its file system is not what it should be")
+        return place.read_bytes()
 
 
 def compact(emulator: Emulator, raw: Path, path: Path) -> None:

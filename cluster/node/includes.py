@@ -176,6 +176,8 @@ class Closure:
     """Every file that is not sealed and that the preprocessor may open."""
     directories: frozenset[str]
     """Every existing directory that is not sealed and that the preprocessor may look into or pass through."""
+    names: frozenset[str]
+    """Every name that is looked up along the search path."""
     volatile: bool
     """The time of day may be part of the result."""
 
@@ -380,7 +382,7 @@ class _OpenWalk(_Walk):
         if self.unknown_directories or self.unknown_files:
             return Missing(frozenset(self.unknown_directories), frozenset(self.unknown_files))
         existing = frozenset(directory for directory in self.existing if not self.tree.sealed(directory))
-        return Closure(frozenset(self.files), existing, self.volatile)
+        return Closure(frozenset(self.files), existing, frozenset(self.names), self.volatile)
 
     def _reach(self, name: str) -> _Reach:
         """What a name leads to in sealed directories; remembered once everything there is known."""

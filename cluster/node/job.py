@@ -22,6 +22,7 @@ from cluster.model import Cpv, Package, Repository
 
 MOUNT = PurePosixPath("/job")
 OUT = MOUNT / "out"
+_CLIENT = "/usr/lib/cluster/bin"  # in every stage
 
 _FEATURES = (
     # No second user, sandbox or namespace in a computer that is thrown away after one package.
@@ -30,6 +31,23 @@ _FEATURES = (
     "-news -merge-sync -merge-wait -ebuild-locks -binpkg-docompress -binpkg-multi-instance"
 )
 _SHARED = ("profiles", "eclass", "metadata", "licenses")
+
+
+@dataclass(frozen=True, slots=True)
+class CompileAccess:
+    """How a job's compile client reaches the compile server."""
+
+    port: int
+    """On the host's loopback, which is 10.0.2.2 in QEMU's user network."""
+    token: str
+
+    @property
+    def exports(self) -> str:
+        """Lines of shell for Portage's bashrc: guest/cc.c goes before every other compiler."""
+        return (
+            f"export CLUSTER_COMPILE=10.0.2.2:{self.port} CLUSTER_COMPILE_TOKEN={self.token}\n"
+            f"[[ ${{PATH}} == {_CLIENT}:* ]] || export PATH={_CLIENT}:${{PATH}}\n"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,8 @@ class Materials:
     """The file of every prerequisite."""
     index: str
     """A `Packages` index of exactly these; Portage trusts it and scans nothing."""
+    compile: CompileAccess | None = None
+    """None for no compile server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +159,8 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
     fill_settings(directory, settings, make_conf(settings))
     (directory / "job.env").write_text(environment(package))
     (directory / "portage" / "package.use").write_text(package_use(package))
-    shutil.copy(paths.data("stage-images", "guest", "bashrc"), directory / "portage" / "bashrc")
+    bashrc = paths.data("stage-images", "guest", "bashrc").read_text()
+    (directory / "portage" / "bashrc").write_text(bashrc + (materials.compile.exports if materials.compile else ""))
     shutil.copy(paths.data("stage-images", "guest", "build"), directory / "build")
     for repo in settings.repositories:
         _copy_repository(repo, directory / "repos" / repo.name, package)

@@ -162,6 +162,8 @@ def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
     for name, place in (("init", "sbin/cluster-init"), ("configure", "sbin/cluster-configure")):
         shutil.copy(guest / name, root / place)
         (root / place).chmod(0o755)
+    (root / "usr/lib/cluster").mkdir()
+    shutil.copy(guest / "cc.c", root / "usr/lib/cluster/cc.c")
     (root / "usr/bin/gtar").symlink_to("tar")
     # Where FEATURES=distcc looks for the compiler names that distcc answers to.
     (root / "usr/lib/distcc").mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@ stages/TARGET-KEY/
     kernel initrd
     stage.json   what it is made of
     keys/        id (ours), host_key (the nodes')
-    var-db-pkg/  what Portage believes is installed in it
+    sysroot/     headers and libraries, for compilers on the host
+    compiler/    what its own compiler says of itself
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cluster import paths
 from cluster.apt import Mirror, PrivateApt, machine_mirror
 from cluster.errors import MachineError
-from cluster.node import disk, qemu, rootfs
+from cluster.node import disk, qemu, rootfs, sysroot
 from cluster.node import emulator as emulators
 from cluster.process import find_program, run, tail
 from cluster.target import Recipe, Target
@@ -44,7 +45,7 @@ _STEP_DEADLINE_S = 1200.0
 _POWEROFF_S = 60.0
 _SAID_LINES = 12  # dpkg names the packages it could not configure at the end
 _CONFIGURE_DEADLINE_S = 1800.0
-_FORMAT = 1  # of the directory above; a change makes all stages anew
+_FORMAT = 2  # of the directory above; a change makes all stages anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,16 @@ class Stage:
     def host_key(self) -> Path:
         """The public key that its nodes must show."""
         return self.directory / "keys" / "host_key.pub"
+
+    @property
+    def sysroot(self) -> Path:
+        """What its compilers read of it, unpacked."""
+        return self.directory / "sysroot"
+
+    @property
+    def signature(self) -> Path:
+        """What its own compilers say of themselves, one file for each question and language."""
+        return self.directory / "compiler"
 
     @property
     def facts(self) -> dict[str, str]:
@@ -142,6 +153,7 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         _compose(target, recipe, work, keys)
         seconds, compiler = _configure(emulator, target, result, work, say)
         say("compacting the root disk")
+        _read_signature(work / "disk.raw", result / "compiler")
         disk.compact(emulator, work / "disk.raw", result / "disk.qcow2")
         facts = {
             "target": target.name,
@@ -178,6 +190,14 @@ def _compiler_version(console: str) -> str:
     if found is None:
         raise MachineError("the stage's compiler does not run", "see the packages of its recipe")
     return found.group(1)
+
+
+def _read_signature(image: Path, place: Path) -> None:
+    place.mkdir()
+    for question in ("macros", "search"):
+        for language in sysroot.LANGUAGES:
+            name = f"{question}-{language}"
+            (place / name).write_bytes(disk.read_file(image, f"/usr/lib/cluster/compiler/{name}"))
 
 
 def _unshare_works() -> bool:
@@ -290,6 +310,7 @@ def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
     (work / "spec.json").write_text(json.dumps(asdict(spec)))
     fakeroot = find_program("fakeroot", "fakeroot")
     run([fakeroot, "--", sys.executable, "-m", rootfs.__name__, work / "spec.json"], deadline_s=_STEP_DEADLINE_S)
+    sysroot.keep(work / "root", work / "stage" / "sysroot")
     shutil.rmtree(work / "root")
     (work / "root.tar").unlink()
 

@@ -1,0 +1,108 @@
+"""Run a compiler on the host as if it were in the node: its root is the node's, its build tree a copy.
+
+The compiler sees a sealed root, read-only, and the files of one request, and nothing else: no
+other file of the host, no network, no other process. bubblewrap makes that without root.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from cluster.errors import ClusterError
+from cluster.process import find_program
+
+BUILD_PLACES: Final = (PurePosixPath("/var/tmp"), PurePosixPath("/tmp"))
+"""The directories of a node that are part of its build tree, and of no sealed root."""
+_MEMORY_BYTES = 4 << 30
+_FILE_BYTES = 1 << 30
+
+
+class Unfinished(ClusterError):
+    """A compiler did not end in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a program in the sandbox ended."""
+
+    status: int
+    """128 and the signal if a signal ended it."""
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A root made of directories of the host, by the places where the compiler sees them."""
+
+    binds: tuple[tuple[Path, PurePosixPath], ...]
+    environment: Mapping[str, str]
+    """Of every program that runs in it."""
+
+    def host_path(self, path: PurePosixPath) -> Path | None:
+        """Where the sealed file `path` is on the host; None if it is in no sealed directory."""
+        for source, place in self.binds:
+            if path.is_relative_to(place):
+                return source / path.relative_to(place)
+        return None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: PurePosixPath,
+        tree: Path,
+        environment: Mapping[str, str],
+        deadline_s: float,
+    ) -> Ran:
+        """Run `argv` in `cwd` over the build tree `tree`, a directory with the BUILD_PLACES in it.
+
+        Raises Unfinished after `deadline_s` seconds, when all its processes are gone.
+        """
+        words = self._words(tree, cwd, {**self.environment, **environment})
+        child = subprocess.Popen(
+            [*words, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = child.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired as error:
+            raise Unfinished(f"{argv[0]} did not end within {deadline_s:g} s") from error
+        finally:
+            if child.poll() is None:  # the sandbox's processes die with its first
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+        return Ran(child.returncode if child.returncode >= 0 else 128 - child.returncode, stdout, stderr)
+
+    def _words(self, tree: Path, cwd: PurePosixPath, environment: Mapping[str, str]) -> list[str]:
+        words = [
+            find_program("prlimit", "util-linux"),
+            *[f"--as={_MEMORY_BYTES}", f"--fsize={_FILE_BYTES}", "--core=0"],
+            find_program("bwrap", "bubblewrap"),
+            *["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"],
+        ]
+        for name, value in environment.items():
+            words += ["--setenv", name, value]
+        for source, place in self.binds:
+            words += ["--ro-bind", str(source), str(place)]
+        for place in BUILD_PLACES:
+            words += ["--bind", str(tree / place.relative_to("/")), str(place)]
+        return [*words, "--dev-bind", "/dev/null", "/dev/null", "--chdir", str(cwd)]
+
+
+def works() -> bool:
+    """Whether this user may make a sandbox on this machine."""
+    try:
+        probe = [find_program("bwrap", "bubblewrap"), "--unshare-all", "--ro-bind", "/", "/", "true"]
+        return subprocess.run(probe, capture_output=True, check=False, timeout=30).returncode == 0
+    except (ClusterError, subprocess.TimeoutExpired, OSError):
+        return False

@@ -1,0 +1,320 @@
+"""Sealed roots: on the host, the headers and libraries that a node sees, and a compiler that sees them there.
+
+A stage keeps what its compilers read (`keep`). For a set of prerequisites that is linked, file
+by file, into one directory with the prerequisites' own files and the host's cross compiler in
+the places of the node's (`compose`). Nothing in a root changes while a build uses it: in the
+node these directories are mounted read-only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cluster import paths
+from cluster.errors import MachineError
+from cluster.node.sandbox import BUILD_PLACES, Ran, Sandbox
+from cluster.process import run
+from cluster.target import Target
+
+_DEADLINE_S = 120.0
+_KEPT_ROOTS = 40
+_FORMAT = "1"
+_ADDED = "added"
+"""In a root: the list of its prerequisites' files."""
+
+LANGUAGES = ("c", "c++")
+
+# Where a node's compiler looks, but for what only runs there.
+_KEPT = ("usr/include", "usr/local/include", "usr/local/lib", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32")
+_NOT_KEPT = re.compile(r"(python3?|python3\.\d+|perl\d?|perl5|git-core|systemd|udev|locale|apt|dpkg|openssh|valgrind)$")
+_EXECUTABLES = ("cc1", "cc1plus", "collect2", "lto-wrapper", "lto1", "liblto_plugin.so", "g++-mapper-server", "plugin")
+
+
+def keep(root: Path, place: Path) -> None:
+    """Move what compilers read of the unpacked `root` to `place`, with the links between its directories."""
+    place.mkdir()
+    for link in root.iterdir():
+        if link.is_symlink():
+            (place / link.name).symlink_to(link.readlink())
+    for name in _KEPT:
+        source = root / name
+        if not source.is_dir():
+            continue
+        target = place / name
+        target.mkdir(parents=True)
+        for entry in source.iterdir():
+            if not _NOT_KEPT.match(entry.name):
+                entry.rename(target / entry.name)
+    for directory in place.glob("usr/lib/gcc/*/*"):
+        for name in _EXECUTABLES:
+            _remove(directory / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """The host's cross compiler: where its parts are, and what they are."""
+
+    drivers: Mapping[str, Path]
+    """By the names that the node's compilers have."""
+    programs: tuple[Path, ...]
+    """cc1 and the others, of the compiler's own directory."""
+    tools: tuple[Path, ...]
+    """as and ld."""
+    libraries: tuple[Path, ...]
+    """What those need of the host, and the loader."""
+    machine: str
+    version: str
+
+    @property
+    def directory(self) -> PurePosixPath:
+        """The node's compiler's directory."""
+        return PurePosixPath(f"/usr/lib/gcc/{self.machine}/{self.version}")
+
+    @property
+    def identity(self) -> str:
+        """Changes with any of its files."""
+        files = (*self.drivers.values(), *self.programs, *self.tools, *self.libraries)
+        facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+        return hashlib.blake2b("\n".join(sorted(facts)).encode(), digest_size=16).hexdigest()
+
+
+def find_cross(target: Target, names: Mapping[str, str]) -> Cross:
+    """The cross compiler for `target`; `names` are the node's names with the host's program for each."""
+    prefix = target.cross.prefix
+    driver = _program(f"{prefix}gcc")
+
+    def ask(question: str) -> str:
+        return run([driver, question], deadline_s=_DEADLINE_S).strip()
+
+    home = Path(ask("-print-libgcc-file-name")).parent
+    programs = tuple(path for path in (home / name for name in _EXECUTABLES) if path.is_file())
+    tools = tuple(_program(f"{prefix}{name}") for name in ("as", "ld", "ld.bfd"))
+    drivers = {name: _program(program).resolve() for name, program in names.items()}
+    return Cross(
+        drivers=drivers,
+        programs=programs,
+        tools=tools,
+        libraries=_libraries((*drivers.values(), *programs, *tools)),
+        machine=ask("-dumpmachine"),
+        version=ask("-dumpversion"),
+    )
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name)
+    if found is None:
+        raise MachineError(f"program {name} is missing", "install the target's cross compiler")
+    return Path(found)
+
+
+def _libraries(programs: Iterable[Path]) -> tuple[Path, ...]:
+    """The shared libraries that `programs` load, and their loader."""
+    found: set[str] = set()
+    for program in programs:
+        said = run(["ldd", program], deadline_s=_DEADLINE_S)
+        found.update(re.findall(r"(/\S+) \(0x", said))
+    return tuple(Path(name) for name in sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A composed root."""
+
+    sandbox: Sandbox
+    stage: str
+    """Identifies everything in it but the prerequisites' files."""
+    added: frozenset[str]
+    """The prerequisites' files, absolute."""
+    prerequisites: str
+    """Identifies them."""
+    include: Mapping[str, tuple[PurePosixPath, ...]]
+    """Where its compiler looks for headers, by language."""
+    libraries: tuple[PurePosixPath, ...]
+    """Where its linker looks."""
+
+
+def environment(cross: Cross, root: Path) -> dict[str, str]:
+    """What makes the cross compiler look where the node's compiler looks."""
+    version = cross.version
+    cxx = (
+        f"usr/include/c++/{version}",
+        f"usr/include/{cross.machine}/c++/{version}",
+        f"usr/include/c++/{version}/backward",
+    )
+    return {
+        "PATH": "/usr/bin:/bin",
+        # The driver, which is configured for gcc-cross/, takes everything from here instead.
+        "GCC_EXEC_PREFIX": "/usr/lib/gcc/",
+        "CPLUS_INCLUDE_PATH": ":".join(f"/{path}" for path in cxx if (root / path).is_dir()),
+        "TMPDIR": "/tmp",
+    }
+
+
+def compose(
+    stage: Path,
+    stage_id: str,
+    cross: Cross,
+    prerequisites: Callable[[Path], object] | None,
+    prerequisites_id: str,
+    cache: Path,
+) -> Root:
+    """The root of a node of the stage kept in `stage` with what `prerequisites` unpacks over it.
+
+    Made once and kept in `cache`/sysroots. Raises MachineError.
+    """
+    identity = hashlib.blake2b(f"{_FORMAT} {stage_id} {cross.identity}".encode(), digest_size=10).hexdigest()
+    sysroots = cache / "sysroots"
+    place = sysroots / f"{identity}-{prerequisites_id or 'none'}"
+    with paths.locked(sysroots / "lock"):
+        if not place.exists():
+            _make(stage, cross, prerequisites, sysroots, place)
+            _forget_old(sysroots, place)
+        os.utime(place)
+    added = frozenset((place / _ADDED).read_text().splitlines())
+    sandbox = Sandbox(((place, PurePosixPath("/")),), environment(cross, place))
+    include, libraries = _search(sandbox, cross)
+    return Root(sandbox, identity, added, prerequisites_id, include, libraries)
+
+
+def _make(
+    stage: Path, cross: Cross, prerequisites: Callable[[Path], object] | None, sysroots: Path, place: Path
+) -> None:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=sysroots) as scratch:
+        root = Path(scratch) / "root"
+        root.mkdir()
+        _link_tree(stage, root)
+        added = Path(scratch) / "added"
+        if prerequisites is not None:
+            prerequisites(added)
+            _link_tree(added, root)
+        (root / _ADDED).write_text("".join(f"{path}\n" for path in sorted(_files(added))))
+        _install(cross, root)
+        for directory in (*BUILD_PLACES, PurePosixPath("/dev"), PurePosixPath("/proc")):
+            (root / directory.relative_to("/")).mkdir(parents=True, exist_ok=True)
+        (root / "dev/null").touch()
+        root.rename(place)
+
+
+def _link_tree(source: Path, root: Path) -> None:
+    """Hard links of all files of `source`, over what `root` has."""
+    run(["cp", "--archive", "--link", "--remove-destination", f"{source}/.", root], deadline_s=_DEADLINE_S)
+
+
+def _install(cross: Cross, root: Path) -> None:
+    home = root / cross.directory.relative_to("/")
+    for program in cross.programs:
+        _copy(program, home / program.name)
+    binaries = root / "usr/bin"
+    for name, driver in cross.drivers.items():
+        _copy(driver, binaries / name)
+    tools = root / "usr" / cross.machine / "bin"
+    for tool in cross.tools:
+        _copy(tool, tools / tool.name.removeprefix(f"{cross.machine}-"))
+    for library in cross.libraries:
+        _copy(library, root / library.relative_to("/"))
+
+
+def _copy(source: Path, place: Path) -> None:
+    """Copy a file; what is there may be a hard link of a file that must stay as it is."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    shutil.copy(source.resolve(), place)
+
+
+def _forget_old(sysroots: Path, newest: Path) -> None:
+    roots = sorted((path for path in sysroots.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    for path in roots[:-_KEPT_ROOTS]:
+        if path != newest:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _files(directory: Path) -> frozenset[str]:
+    return frozenset(
+        f"/{(Path(base) / name).relative_to(directory)}" for base, _, names in os.walk(directory) for name in names
+    )
+
+
+def _ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
+    with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
+        for place in BUILD_PLACES:
+            (Path(scratch) / place.relative_to("/")).mkdir(parents=True)
+        return sandbox.run(
+            [driver, *words],
+            cwd=PurePosixPath("/tmp"),
+            tree=Path(scratch),
+            environment={"LC_ALL": "C"},
+            deadline_s=_DEADLINE_S,
+        )
+
+
+def _search(sandbox: Sandbox, cross: Cross) -> tuple[dict[str, tuple[PurePosixPath, ...]], tuple[PurePosixPath, ...]]:
+    """Where the compilers and the linker of a root look."""
+    include: dict[str, tuple[PurePosixPath, ...]] = {}
+    for language in LANGUAGES:
+        ran = _ask(sandbox, _driver(language), ["-v", "-E", "-x", language, "/dev/null"])
+        if ran.status:
+            raise MachineError("the cross compiler does not run in its sandbox", ran.stderr.decode(errors="replace"))
+        include[language] = search_list(ran.stderr.decode(errors="replace"))
+    said = _ask(sandbox, _driver("c"), ["-print-search-dirs"]).stdout.decode(errors="replace")
+    found = re.search(r"^libraries: =(.*)$", said, re.MULTILINE)
+    listed = found.group(1).split(":") if found else []
+    libraries = tuple(dict.fromkeys(PurePosixPath(os.path.normpath(path)) for path in listed))
+    return include, libraries
+
+
+def _driver(language: str) -> str:
+    return "g++" if language == "c++" else "gcc"
+
+
+def search_list(said: str) -> tuple[PurePosixPath, ...]:
+    """The directories of gcc's `#include <...> search starts here` in what `gcc -v -E` printed."""
+    found = re.search(r"^#include <\.\.\.> search starts here:\n((?: .*\n)*)End of search list", said, re.MULTILINE)
+    return tuple(PurePosixPath(line.strip()) for line in found.group(1).splitlines()) if found else ()
+
+
+def disagreement(root: Root, signature: Path) -> str:
+    """How the root's compiler differs from the node's own, whose answers are in `signature`; "" if not at all.
+
+    Compared are the versions, to the distribution's patches, all predefined macros and the lists of
+    directories, without those that are empty.
+    """
+    ours = _version(_ask(root.sandbox, _driver("c"), ["-v", "-E", "-x", "c", "/dev/null"]).stderr)
+    theirs = _version((signature / "search-c").read_bytes())
+    if ours != theirs:
+        return f"it is {ours}, theirs is {theirs}"
+    for language in LANGUAGES:
+        macros = _ask(root.sandbox, _driver(language), ["-dM", "-E", "-x", language, "/dev/null"]).stdout
+        if sorted(macros.splitlines()) != sorted((signature / f"macros-{language}").read_bytes().splitlines()):
+            return f"their macros for {language} are not the same"
+        directories = search_list((signature / f"search-{language}").read_text(errors="replace"))
+        if _filled(root, root.include[language]) != _filled(root, directories):
+            return f"they do not look for {language} headers in the same directories"
+    return ""
+
+
+def _version(said: bytes) -> str:
+    """The compiler's full version in what `gcc -v` printed."""
+    found = re.search(r"^gcc version (.*?) *$", said.decode(errors="replace"), re.MULTILINE)
+    return found.group(1) if found else "of no known version"
+
+
+def _filled(root: Root, directories: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    def has_files(path: PurePosixPath) -> bool:
+        place = root.sandbox.host_path(path)
+        return place is not None and place.is_dir() and any(place.iterdir())
+
+    return [path for path in directories if has_files(path)]
