@@ -62,6 +62,7 @@ class Recipe(_Data):
     """How a stage is made: one file of `stage-images`."""
 
     name: str
+    suite: str
     packages: tuple[str, ...]
     busybox: str
     provides: tuple[str, ...]

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cluster.errors import InputError, MachineError
 from cluster.model import Compiles
-from cluster.process import Child, find_program, run
-from cluster.target import Target
+from cluster.node.sandbox import BUILD_PLACES, Sandbox
+from cluster.process import Child, find_program
 
 _START_S = 10.0
 _PROBE_S = 30.0
-_C_NAMES = ("gcc", "cc", "c99", "c89")
-_CXX_NAMES = ("g++", "c++")
+_COMPILERS = (PurePosixPath("/usr/bin"),)
+_COMPILER = re.compile(r"(.+-)?(gcc|g\+\+|cc|c\+\+)(-\d+)?")
 
 _FINISHED = re.compile(r"^distcc\[\d+\] (?P<error>ERROR: )?compile .* on (?P<host>\S+) (completed ok|failed)")
 _COMPILE = re.compile(r"^distcc\[(?P<pid>\d+)\] compile from ")
@@ -34,24 +32,11 @@ class Offload:
 
     port: int
     slots: int
-    compiler: str
-    """`-dumpfullversion` of the cross compiler."""
 
     @property
     def hosts(self) -> str:
         """DISTCC_HOSTS for a node; 10.0.2.2 is the host in QEMU's user network."""
         return f"10.0.2.2:{self.port}/{self.slots}"
-
-
-def compiler_names(prefix: str, major: str) -> dict[str, str]:
-    """Every name the node's compiler has, with the host's cross compiler for it."""
-    names: dict[str, str] = {}
-    for plain, cross in ((_C_NAMES, "gcc"), (_CXX_NAMES, "g++")):
-        for name in plain:
-            names[name] = f"{prefix}{cross}"
-        for name in (cross, f"{cross}-{major}"):
-            names[name] = names[f"{prefix}{name}"] = f"{prefix}{cross}"
-    return names
 
 
 def count(log: str) -> Compiles:
@@ -81,80 +66,45 @@ def count(log: str) -> Compiles:
     return Compiles(remote, local, failed)
 
 
-def cross_compiler(target: Target) -> Path:
-    """The host's cross C compiler. MachineError names the packages when it is missing."""
-    found = shutil.which(f"{target.cross.prefix}gcc")
-    cxx = shutil.which(f"{target.cross.prefix}g++")
-    if found is None or cxx is None:
-        missing = f"{target.cross.prefix}{'gcc' if found is None else 'g++'}"
-        raise MachineError(
-            f"the cross compiler {missing} for target {target.name} is missing",
-            f"apt-get install {' '.join(target.cross.packages)}, or set distcc.enabled = false",
-        )
-    return Path(found)
-
-
-def compiler_version(compiler: Path) -> str:
-    """The full version of a gcc."""
-    return run([compiler, "-dumpfullversion"], deadline_s=_PROBE_S).strip()
-
-
 @contextmanager
 def offloading(
-    target: Target, directory: Path, *, port: int, slots: int, own: Callable[[int], None] = lambda pgid: None
+    sandbox: Sandbox, directory: Path, *, port: int, slots: int, own: Callable[[int], None] = lambda pgid: None
 ) -> Iterator[Offload]:
-    """Run a distccd for `target` on loopback, and end it on leaving.
+    """Run `sandbox`'s distccd for its compilers on loopback, and end it on leaving.
 
-    `directory` takes its log and the links to the cross compiler, and every user must be able
-    to pass into it: distccd started by root becomes another user. `port` 0 is any free one.
-    `own` is told the process group.
-    Raises MachineError when distccd or the cross compiler is missing or one file cannot be
+    `directory`, which must not exist, takes its files. `port` 0 is any free one. `own` is told
+    the process group. Raises MachineError when distccd does not start or one file cannot be
     compiled through it, InputError when `port` is in use.
     """
-    compiler = cross_compiler(target)
-    version = compiler_version(compiler)
-    links = _link_compilers(target, directory / "bin", version.split(".")[0])
+    for place in BUILD_PLACES:
+        (directory / place.relative_to("/")).mkdir(parents=True)
     port = _claim_port(port)
-    temporary = directory / "tmp"
-    temporary.mkdir(exist_ok=True)
-    temporary.chmod(0o1777)
-    with Child(
-        _argv(port, slots),
-        log_path=directory / "distccd.log",
-        env={
-            "PATH": str(links),
-            "TMPDIR": str(temporary),
-            "DISTCC_CMDLIST": str(_command_list(links)),
-            "DISTCC_CMDLIST_NUMWORDS": "1",
-        },
-        orphaned=signal.SIGTERM,  # on which it ends its workers, that would go on to listen
-    ) as child:
+    commands = PurePosixPath("/tmp/commands")
+    names = (f"{place}/{name}\n" for place in _COMPILERS for name in _names_in(sandbox, place))
+    (directory / commands.relative_to("/")).write_text("".join(names))
+    environment = {
+        "PATH": ":".join(map(str, _COMPILERS)),
+        "DISTCC_CMDLIST": str(commands),
+        "DISTCC_CMDLIST_NUMWORDS": "1",
+    }
+    words = sandbox.command(directory, PurePosixPath("/tmp"), environment, network=True)
+    with Child([*words, *_argv(port, slots)], log_path=directory / "distccd.log") as child:
         own(child.pid)
         _wait_until_listening(child, port)
-        _probe(target, directory, port)
-        yield Offload(port=port, slots=slots, compiler=version)
+        _probe(directory, port)
+        yield Offload(port=port, slots=slots)
 
 
-def _argv(port: int, slots: int) -> list[str | Path]:
-    daemon = [find_program("distccd", "distcc"), "--no-detach", "--daemon", "--log-stderr", "--log-level", "info"]
+def _names_in(sandbox: Sandbox, place: PurePosixPath) -> Iterator[str]:
+    """The compilers in a directory of the sandbox."""
+    directory = sandbox.host_path(place)
+    if directory is not None and directory.is_dir():
+        yield from (path.name for path in directory.iterdir() if _COMPILER.fullmatch(path.name))
+
+
+def _argv(port: int, slots: int) -> list[str]:
+    daemon = ["distccd", "--no-detach", "--daemon", "--log-stderr", "--log-level", "info"]
     return [*daemon, "--listen", "127.0.0.1", "--allow", "127.0.0.1", "--port", str(port), "--jobs", str(slots)]
-
-
-def _link_compilers(target: Target, links: Path, major: str) -> Path:
-    """A directory that holds the cross compiler under the node's names, and nothing else."""
-    links.mkdir(parents=True, exist_ok=True)
-    for name, cross in compiler_names(target.cross.prefix, major).items():
-        link = links / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path(find_program(cross, " ".join(target.cross.packages))).resolve())
-    return links
-
-
-def _command_list(links: Path) -> Path:
-    """distccd's list of the programs that a client may name."""
-    path = links.parent / "commands"
-    path.write_text("".join(f"{links}/{name.name}\n" for name in sorted(links.iterdir())))
-    return path
 
 
 def _claim_port(port: int) -> int:
@@ -181,18 +131,18 @@ def _wait_until_listening(child: Child, port: int) -> None:
     raise MachineError("distccd did not start", child.why())
 
 
-def _probe(target: Target, directory: Path, port: int) -> None:
+def _probe(directory: Path, port: int) -> None:
     """Compile one file through distccd and look at what came back."""
-    source, result = directory / "probe.c", directory / "probe.o"
+    source, result = directory / "probe.i", directory / "probe.o"
     source.write_text("int probe(void) { return 42; }\n")
     env = {
-        "PATH": f"{directory / 'bin'}:/usr/bin:/bin",
+        "PATH": "/usr/bin:/bin",
         "DISTCC_HOSTS": f"127.0.0.1:{port}",
         "DISTCC_FALLBACK": "0",
         "DISTCC_DIR": str(directory),
         "HOME": str(directory),
     }
-    argv: list[str | Path] = [find_program("distcc", "distcc"), f"{target.cross.prefix}gcc", "-c", source, "-o", result]
+    argv: list[str | Path] = [find_program("distcc", "distcc"), "gcc", "-c", source, "-o", result]
     ended = subprocess.run(argv, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PROBE_S, check=False)
     if ended.returncode or result.read_bytes()[:4] != b"\x7fELF":
         raise MachineError(

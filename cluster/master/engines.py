@@ -116,7 +116,7 @@ class LocalEngine:
         if self.compiler is None or package.requires:
             yield None, Tally()
             return
-        with self.compiler.job(None, "", directory / "compiles") as serving:
+        with self.compiler.job(self.compiler.cross.bare, directory / "compiles") as serving:
             yield serving
 
     def _build(

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import MachineError
-from cluster.master import distcc
 from cluster.node import compileserver, sandbox, sysroot
+from cluster.node import toolchain as toolchains
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
 from cluster.node.job import CompileAccess
 from cluster.node.stage import Stage
 from cluster.target import Target
-
-_SCRIPTS = ("c89", "c99")  # of the distribution's own, around gcc
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,48 +27,51 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class HostCompiler:
-    """The cross compiler behind a running compile server."""
+class CrossCompiler:
+    """A cross compiler that is the same as the nodes' own, and the root of a bare stage with it."""
 
-    server: CompileServer
-    cross: sysroot.Cross
+    toolchain: toolchains.Toolchain
     stage: Stage
     cache: Path
+    bare: sysroot.Root
 
-    @contextmanager
-    def job(
-        self, prerequisites: Callable[[Path], object] | None, name: str, directory: Path
-    ) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
-        """Serve one job, whose files go to the new `directory`.
-
-        `prerequisites` unpacks into a directory what the node has beside its stage, `name` identifies it.
-        """
-        root = self._root(prerequisites, name)
-        with self.server.job(root, directory) as (token, job):
-            yield CompileAccess(self.server.port, token), job.tally
-
-    def _root(self, prerequisites: Callable[[Path], object] | None, name: str) -> sysroot.Root:
+    def root(self, prerequisites: Callable[[Path], object], name: str) -> sysroot.Root:
+        """The root of a node that has prerequisites; `prerequisites` unpacks them, `name` identifies them."""
         return sysroot.compose(
-            self.stage.sysroot, self.stage.directory.name, self.cross, prerequisites, name, self.cache
+            self.stage.sysroot, self.stage.directory.name, self.toolchain, prerequisites, name, self.cache
         )
 
 
-@contextmanager
-def serving(target: Target, stage: Stage, cache: Path, wanted: Wanted) -> Iterator[HostCompiler]:
-    """Run a compile server for nodes of `stage` as long as the context lasts.
-
-    Raises MachineError where the host's compiler cannot stand in for the stage's own.
-    """
+def find(target: Target, stage: Stage, cache: Path) -> CrossCompiler:
+    """The cross compiler for nodes of `stage`. Raises MachineError if there is none to be had or trusted."""
     if not sandbox.works():
         raise MachineError("bwrap cannot make namespaces here", "apt-get install bubblewrap, and allow user namespaces")
-    major = stage.facts["compiler"].split(".")[0]
-    names = distcc.compiler_names(target.cross.prefix, major)
-    cross = sysroot.find_cross(target, {name: path for name, path in names.items() if name not in _SCRIPTS})
-    bare = sysroot.compose(stage.sysroot, stage.directory.name, cross, None, "", cache)
+    toolchain = toolchains.ensure(target, stage.facts["release"], cache)
+    bare = sysroot.compose(stage.sysroot, stage.directory.name, toolchain, None, "", cache)
     difference = sysroot.disagreement(bare, stage.signature)
     if difference:
-        raise MachineError("the host's cross compiler is not the nodes'", difference)
-    compiles = CompileCache(cache / "compiles" / target.name, wanted.cache_mib << 20)
+        raise MachineError("the host's cross compiler is not the nodes' own", difference)
+    return CrossCompiler(toolchain, stage, cache, bare)
+
+
+@dataclass(frozen=True, slots=True)
+class HostCompiler:
+    """A running compile server with its compiler."""
+
+    server: CompileServer
+    cross: CrossCompiler
+
+    @contextmanager
+    def job(self, root: sysroot.Root, directory: Path) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
+        """Serve one job over `root`; its files go to the new `directory`."""
+        with self.server.job(root, directory) as (token, job):
+            yield CompileAccess(self.server.port, token), job.tally
+
+
+@contextmanager
+def serving(cross: CrossCompiler, target: Target, wanted: Wanted) -> Iterator[HostCompiler]:
+    """Run a compile server for nodes of `target` as long as the context lasts."""
+    compiles = CompileCache(cross.cache / "compiles" / target.name, wanted.cache_mib << 20)
     compiles.prune()
     with CompileServer(compiles, slots=wanted.slots, audit_percent=wanted.audit_percent) as server:
-        yield HostCompiler(server, cross, stage, cache)
+        yield HostCompiler(server, cross)

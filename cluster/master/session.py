@@ -162,39 +162,40 @@ def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
     )
 
 
-def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitStack, reporter: Reporter) -> str:
-    """Start distccd if it is wanted and its compiler is the nodes'; returns DISTCC_HOSTS or ""."""
+def _cross(session: Session, hardware: Hardware, reporter: Reporter) -> hostcompiler.CrossCompiler | None:
+    """The cross compiler that may stand in for the nodes' own; without it every compile stays in its node."""
+    if not (session.config.compile.enabled or session.config.distcc.enabled):
+        return None
+    reporter.step("comparing the cross compiler with the nodes' own")
+    try:
+        return hostcompiler.find(session.target, hardware.stage, session.directories.cache)
+    except MachineError as error:
+        reporter.warn(f"{error}: every compile stays in its node")
+        return None
+
+
+def _offload(
+    session: Session, live: runs.Run, cross: hostcompiler.CrossCompiler | None, stack: ExitStack, reporter: Reporter
+) -> str:
+    """Start distccd if it is wanted; returns DISTCC_HOSTS or ""."""
     wanted = session.config.distcc
-    if not wanted.enabled:
+    if not wanted.enabled or cross is None:
         return ""
     reporter.step("starting distccd and compiling one file through it")
-    offload = stack.enter_context(
-        distcc.offloading(session.target, live.public, port=wanted.port, slots=wanted.slots, own=live.own)
-    )
-    theirs = hardware.stage.facts["compiler"]
-    if offload.compiler != theirs:
-        reporter.warn(
-            f"the host's cross compiler is gcc {offload.compiler}, the nodes' is gcc {theirs}: building without distcc"
-        )
-        return ""
-    return offload.hosts
+    place = live.directory / "distcc"
+    offload = distcc.offloading(cross.bare.sandbox, place, port=wanted.port, slots=wanted.slots, own=live.own)
+    return stack.enter_context(offload).hosts
 
 
 def _compiler(
-    session: Session, hardware: Hardware, stack: ExitStack, reporter: Reporter
+    session: Session, cross: hostcompiler.CrossCompiler | None, stack: ExitStack
 ) -> hostcompiler.HostCompiler | None:
-    """Start the compile server if it is wanted and the host's compiler can stand in for the nodes'."""
+    """Start the compile server if it is wanted."""
     wanted = session.config.compile
-    if not wanted.enabled:
+    if not wanted.enabled or cross is None:
         return None
-    reporter.step("comparing the host's cross compiler with the nodes' own")
     settings = hostcompiler.Wanted(wanted.slots, wanted.cache_mib, wanted.audit_percent)
-    try:
-        serving = hostcompiler.serving(session.target, hardware.stage, session.directories.cache, settings)
-        return stack.enter_context(serving)
-    except MachineError as error:
-        reporter.warn(f"{error}: building without the compile server")
-        return None
+    return stack.enter_context(hostcompiler.serving(cross, session.target, settings))
 
 
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
@@ -211,11 +212,10 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        if session.config.distcc.enabled:
-            distcc.cross_compiler(session.target)  # said before minutes go into a stage
         hardware = _hardware(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
-        hosts = _offload(session, live, hardware, stack, reporter)
+        cross = _cross(session, hardware, reporter)
+        hosts = _offload(session, live, cross, stack, reporter)
         engine = engines.LocalEngine(
             hardware=hardware,
             settings=_settings(session, hosts),
@@ -225,7 +225,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             distdir=session.directories.distfiles,
             providers=_providers(session),
             logs=session.directories.logs / session.target.name,
-            compiler=_compiler(session, hardware, stack, reporter),
+            compiler=_compiler(session, cross, stack),
         )
         reporter.start(plan)
         outcomes = dispatch.run(

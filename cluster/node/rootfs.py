@@ -90,11 +90,17 @@ def _portage_files() -> Iterator[tuple[Path, str]]:
             yield source, str(source.relative_to(prefix))
 
 
+def _python(root: Path) -> str:
+    """The name of the root's Python with its version, as it is in the paths of its modules."""
+    return (root / "usr/bin/python3").readlink().name
+
+
 def install_portage(root: Path) -> None:
     """Copy the running Portage into a prefix of its own in `root`, with commands in /usr/local/bin."""
     prefix = root / _PORTAGE
+    ours, theirs = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/", f"lib/{_python(root)}/"
     for source, place in _portage_files():
-        path = prefix / place
+        path = prefix / place.replace(ours, theirs)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, path)
     for command in (*(prefix / "bin").iterdir(), *(prefix / "lib/portage/bin").rglob("*")):

@@ -21,6 +21,7 @@ BUILD_PLACES: Final = (PurePosixPath("/var/tmp"), PurePosixPath("/tmp"))
 """The directories of a node that are part of its build tree, and of no sealed root."""
 _MEMORY_BYTES = 4 << 30
 _FILE_BYTES = 1 << 30
+_USER = 1000  # any but root, as which distccd does not serve
 
 
 class Unfinished(ClusterError):
@@ -65,7 +66,7 @@ class Sandbox:
 
         Raises Unfinished after `deadline_s` seconds, when all its processes are gone.
         """
-        words = self._words(tree, cwd, {**self.environment, **environment})
+        words = self.command(tree, cwd, environment)
         child = subprocess.Popen(
             [*words, *argv],
             stdin=subprocess.DEVNULL,
@@ -83,14 +84,18 @@ class Sandbox:
                 child.communicate()
         return Ran(child.returncode if child.returncode >= 0 else 128 - child.returncode, stdout, stderr)
 
-    def _words(self, tree: Path, cwd: PurePosixPath, environment: Mapping[str, str]) -> list[str]:
+    def command(
+        self, tree: Path, cwd: PurePosixPath, environment: Mapping[str, str], *, network: bool = False
+    ) -> list[str]:
+        """The words that go before a command to run it as `run` does, with the host's network if wanted."""
         words = [
             find_program("prlimit", "util-linux"),
             *[f"--as={_MEMORY_BYTES}", f"--fsize={_FILE_BYTES}", "--core=0"],
             find_program("bwrap", "bubblewrap"),
-            *["--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"],
+            *["--unshare-all", *(["--share-net"] if network else []), "--die-with-parent"],
+            *["--cap-drop", "ALL", "--uid", str(_USER), "--gid", str(_USER), "--clearenv"],
         ]
-        for name, value in environment.items():
+        for name, value in {**self.environment, **environment}.items():
             words += ["--setenv", name, value]
         for source, place in self.binds:
             words += ["--ro-bind", str(source), str(place)]

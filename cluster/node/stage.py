@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cluster import paths
-from cluster.apt import Mirror, PrivateApt, machine_mirror
+from cluster.apt import PrivateApt, machine_mirror
 from cluster.errors import MachineError
 from cluster.node import disk, qemu, rootfs, sysroot
 from cluster.node import emulator as emulators
@@ -96,13 +96,12 @@ class Stage:
         return facts
 
 
-def key(target: Target, recipe: Recipe, mirror: Mirror) -> str:
+def key(target: Target, recipe: Recipe) -> str:
     """A hash of all that a stage is made from: recipe, target, guest scripts, Portage's version."""
     parts = [
         str(_FORMAT),
         target.model_dump_json(),
         recipe.model_dump_json(),
-        mirror.codename,
         importlib.metadata.version("portage"),
         Path(__file__).with_name("rootfs.py").read_text(),
         *(path.read_text() for path in sorted(paths.data("stage-images", "guest").iterdir())),
@@ -112,7 +111,7 @@ def key(target: Target, recipe: Recipe, mirror: Mirror) -> str:
 
 def find(target: Target, recipe: Recipe, cache: Path) -> Stage | None:
     """The stage for `target` if it is built."""
-    directory = cache / "stages" / f"{target.name}-{key(target, recipe, machine_mirror())}"
+    directory = cache / "stages" / f"{target.name}-{key(target, recipe)}"
     return Stage(directory) if (directory / "stage.json").exists() else None
 
 
@@ -138,7 +137,6 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     paths.require_space(stages, _NEED_MIB, f"the {target.name} stage")
     for leftover in stages.glob(".new-*"):
         shutil.rmtree(leftover)
-    mirror = machine_mirror()
     emulator = emulators.ensure(target, cache)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=stages) as scratch:
         work = Path(scratch)
@@ -147,8 +145,8 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         keys.mkdir(parents=True)
         _make_key(keys / "id")
         _make_key(keys / "host_key")
-        mode = _extract(target, recipe, mirror, work, say)
-        release = _kernel(target, recipe, mirror, cache, work, result, say)
+        mode = _extract(target, recipe, work, say)
+        release = _kernel(target, recipe, cache, work, result, say)
         say("writing the root file system")
         _compose(target, recipe, work, keys)
         seconds, compiler = _configure(emulator, target, result, work, say)
@@ -157,7 +155,7 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         disk.compact(emulator, work / "disk.raw", result / "disk.qcow2")
         facts = {
             "target": target.name,
-            "release": mirror.codename,
+            "release": recipe.suite,
             "kernel": release,
             "qemu": emulator.version,
             "portage": importlib.metadata.version("portage"),
@@ -166,7 +164,7 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
             "configured_in_s": f"{seconds:.0f}",
         }
         (result / "stage.json").write_text(json.dumps(facts, indent=1) + "\n")
-        directory = stages / f"{target.name}-{key(target, recipe, mirror)}"
+        directory = stages / f"{target.name}-{key(target, recipe)}"
         result.rename(directory)
     return Stage(directory)
 
@@ -215,10 +213,10 @@ def _extract_mode() -> str:
     return "unshare" if _unshare_works() else "chrootless"
 
 
-def _extract(target: Target, recipe: Recipe, mirror: Mirror, work: Path, say: Say) -> str:
+def _extract(target: Target, recipe: Recipe, work: Path, say: Say) -> str:
     """Unpack the recipe's packages to `work`/root.tar; returns mmdebstrap's mode."""
     mode = _extract_mode()
-    say(f"unpacking Debian {mirror.codename} packages for {target.debian_arch} (mmdebstrap, mode {mode})")
+    say(f"unpacking Debian {recipe.suite} packages for {target.debian_arch} (mmdebstrap, mode {mode})")
     argv: list[str | Path] = [
         *([find_program("fakeroot", "fakeroot"), "--"] if mode == "chrootless" else []),
         find_program("mmdebstrap", "mmdebstrap"),
@@ -231,19 +229,19 @@ def _extract(target: Target, recipe: Recipe, mirror: Mirror, work: Path, say: Sa
         "--skip=cleanup/apt/cache",
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale", "lintian")),
         f"--include={','.join(recipe.packages)}",
-        mirror.codename,
+        recipe.suite,
         work / "root.tar",
-        f"deb {mirror.uri} {mirror.codename} main",
+        f"deb {machine_mirror().uri} {recipe.suite} main",
     ]
     run(argv, deadline_s=_STEP_DEADLINE_S)
     return mode
 
 
-def _kernel(target: Target, recipe: Recipe, mirror: Mirror, cache: Path, work: Path, result: Path, say: Say) -> str:
+def _kernel(target: Target, recipe: Recipe, cache: Path, work: Path, result: Path, say: Say) -> str:
     """Unpack the kernel outside the root, take its image, make the initramfs; returns its release."""
-    suite = target.kernel.suite.format(codename=mirror.codename)
+    suite = target.kernel.suite.format(suite=recipe.suite)
     say(f"fetching the kernel ({target.kernel.package} from {suite}) and making its initramfs")
-    suites = tuple(dict.fromkeys((mirror.codename, suite)))
+    suites = tuple(dict.fromkeys((recipe.suite, suite)))
     apt = PrivateApt(cache / "apt" / target.debian_arch, suites, arch=target.debian_arch)
     names = [name for name in apt.depends(target.kernel.package, suite=suite) if name.startswith("linux-image-")]
     debs = apt.download_only([*names, recipe.busybox], work / "debs", suite=suite)

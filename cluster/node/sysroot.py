@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from cluster import paths
 from cluster.errors import MachineError
 from cluster.node.sandbox import BUILD_PLACES, Ran, Sandbox
+from cluster.node.toolchain import Toolchain
 from cluster.process import run
-from cluster.target import Target
 
 _DEADLINE_S = 120.0
 _KEPT_ROOTS = 40
@@ -65,72 +65,6 @@ def _remove(path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cross:
-    """The host's cross compiler: where its parts are, and what they are."""
-
-    drivers: Mapping[str, Path]
-    """By the names that the node's compilers have."""
-    programs: tuple[Path, ...]
-    """cc1 and the others, of the compiler's own directory."""
-    tools: tuple[Path, ...]
-    """as and ld."""
-    libraries: tuple[Path, ...]
-    """What those need of the host, and the loader."""
-    machine: str
-    version: str
-
-    @property
-    def directory(self) -> PurePosixPath:
-        """The node's compiler's directory."""
-        return PurePosixPath(f"/usr/lib/gcc/{self.machine}/{self.version}")
-
-    @property
-    def identity(self) -> str:
-        """Changes with any of its files."""
-        files = (*self.drivers.values(), *self.programs, *self.tools, *self.libraries)
-        facts = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
-        return hashlib.blake2b("\n".join(sorted(facts)).encode(), digest_size=16).hexdigest()
-
-
-def find_cross(target: Target, names: Mapping[str, str]) -> Cross:
-    """The cross compiler for `target`; `names` are the node's names with the host's program for each."""
-    prefix = target.cross.prefix
-    driver = _program(f"{prefix}gcc")
-
-    def ask(question: str) -> str:
-        return run([driver, question], deadline_s=_DEADLINE_S).strip()
-
-    home = Path(ask("-print-libgcc-file-name")).parent
-    programs = tuple(path for path in (home / name for name in _EXECUTABLES) if path.is_file())
-    tools = tuple(_program(f"{prefix}{name}") for name in ("as", "ld", "ld.bfd"))
-    drivers = {name: _program(program).resolve() for name, program in names.items()}
-    return Cross(
-        drivers=drivers,
-        programs=programs,
-        tools=tools,
-        libraries=_libraries((*drivers.values(), *programs, *tools)),
-        machine=ask("-dumpmachine"),
-        version=ask("-dumpversion"),
-    )
-
-
-def _program(name: str) -> Path:
-    found = shutil.which(name)
-    if found is None:
-        raise MachineError(f"program {name} is missing", "install the target's cross compiler")
-    return Path(found)
-
-
-def _libraries(programs: Iterable[Path]) -> tuple[Path, ...]:
-    """The shared libraries that `programs` load, and their loader."""
-    found: set[str] = set()
-    for program in programs:
-        said = run(["ldd", program], deadline_s=_DEADLINE_S)
-        found.update(re.findall(r"(/\S+) \(0x", said))
-    return tuple(Path(name) for name in sorted(found))
-
-
-@dataclass(frozen=True, slots=True)
 class Root:
     """A composed root."""
 
@@ -147,14 +81,10 @@ class Root:
     """Where its linker looks."""
 
 
-def environment(cross: Cross, root: Path) -> dict[str, str]:
+def environment(toolchain: Toolchain, root: Path) -> dict[str, str]:
     """What makes the cross compiler look where the node's compiler looks."""
-    version = cross.version
-    cxx = (
-        f"usr/include/c++/{version}",
-        f"usr/include/{cross.machine}/c++/{version}",
-        f"usr/include/c++/{version}/backward",
-    )
+    machine, major = toolchain.chost, toolchain.major
+    cxx = (f"usr/include/c++/{major}", f"usr/include/{machine}/c++/{major}", f"usr/include/c++/{major}/backward")
     return {
         "PATH": "/usr/bin:/bin",
         # The driver, which is configured for gcc-cross/, takes everything from here instead.
@@ -167,7 +97,7 @@ def environment(cross: Cross, root: Path) -> dict[str, str]:
 def compose(
     stage: Path,
     stage_id: str,
-    cross: Cross,
+    toolchain: Toolchain,
     prerequisites: Callable[[Path], object] | None,
     prerequisites_id: str,
     cache: Path,
@@ -176,22 +106,22 @@ def compose(
 
     Made once and kept in `cache`/sysroots. Raises MachineError.
     """
-    identity = hashlib.blake2b(f"{_FORMAT} {stage_id} {cross.identity}".encode(), digest_size=10).hexdigest()
+    identity = hashlib.blake2b(f"{_FORMAT} {stage_id} {toolchain.identity}".encode(), digest_size=10).hexdigest()
     sysroots = cache / "sysroots"
     place = sysroots / f"{identity}-{prerequisites_id or 'none'}"
     with paths.locked(sysroots / "lock"):
         if not place.exists():
-            _make(stage, cross, prerequisites, sysroots, place)
+            _make(stage, toolchain, prerequisites, sysroots, place)
             _forget_old(sysroots, place)
         os.utime(place)
     added = frozenset((place / _ADDED).read_text().splitlines())
-    sandbox = Sandbox(((place, PurePosixPath("/")),), environment(cross, place))
-    include, libraries = _search(sandbox, cross)
+    sandbox = Sandbox(((place, PurePosixPath("/")),), environment(toolchain, place))
+    include, libraries = _search(sandbox)
     return Root(sandbox, identity, added, prerequisites_id, include, libraries)
 
 
 def _make(
-    stage: Path, cross: Cross, prerequisites: Callable[[Path], object] | None, sysroots: Path, place: Path
+    stage: Path, toolchain: Toolchain, prerequisites: Callable[[Path], object] | None, sysroots: Path, place: Path
 ) -> None:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=sysroots) as scratch:
         root = Path(scratch) / "root"
@@ -202,7 +132,7 @@ def _make(
             prerequisites(added)
             _link_tree(added, root)
         (root / _ADDED).write_text("".join(f"{path}\n" for path in sorted(_files(added))))
-        _install(cross, root)
+        _install(toolchain, root)
         for directory in (*BUILD_PLACES, PurePosixPath("/dev"), PurePosixPath("/proc")):
             (root / directory.relative_to("/")).mkdir(parents=True, exist_ok=True)
         (root / "dev/null").touch()
@@ -214,25 +144,26 @@ def _link_tree(source: Path, root: Path) -> None:
     run(["cp", "--archive", "--link", "--remove-destination", f"{source}/.", root], deadline_s=_DEADLINE_S)
 
 
-def _install(cross: Cross, root: Path) -> None:
-    home = root / cross.directory.relative_to("/")
-    for program in cross.programs:
-        _copy(program, home / program.name)
-    binaries = root / "usr/bin"
-    for name, driver in cross.drivers.items():
-        _copy(driver, binaries / name)
-    tools = root / "usr" / cross.machine / "bin"
-    for tool in cross.tools:
-        _copy(tool, tools / tool.name.removeprefix(f"{cross.machine}-"))
-    for library in cross.libraries:
-        _copy(library, root / library.relative_to("/"))
+def _install(toolchain: Toolchain, root: Path) -> None:
+    """Put the cross compiler's programs where the node has its own, and their libraries beside the node's."""
+    for name, driver in toolchain.drivers().items():
+        _link(driver, root / "usr/bin" / name)
+    for program in toolchain.programs():
+        _link(program, root / f"usr/lib/gcc/{toolchain.chost}/{toolchain.major}" / program.name)
+    for name, tool in toolchain.tools().items():
+        _link(tool, root / f"usr/{toolchain.chost}/bin" / name)
+    for file in (*toolchain.libraries(), toolchain.daemon()):
+        _link(file, root / file.relative_to(toolchain.prefix))
+    for loader in toolchain.loaders():  # its programs name it without /usr
+        place = loader.relative_to(toolchain.prefix)
+        _link(loader, root / (place.relative_to("usr") if place.parts[0] == "usr" else place))
 
 
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file; what is there may be a hard link of a file that must stay as it is."""
+def _link(source: Path, place: Path) -> None:
+    """A hard link of the file that `source` is or leads to, in the place of what is there."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
-    shutil.copy(source.resolve(), place)
+    os.link(source.resolve(), place)
 
 
 def _forget_old(sysroots: Path, newest: Path) -> None:
@@ -261,7 +192,7 @@ def _ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
         )
 
 
-def _search(sandbox: Sandbox, cross: Cross) -> tuple[dict[str, tuple[PurePosixPath, ...]], tuple[PurePosixPath, ...]]:
+def _search(sandbox: Sandbox) -> tuple[dict[str, tuple[PurePosixPath, ...]], tuple[PurePosixPath, ...]]:
     """Where the compilers and the linker of a root look."""
     include: dict[str, tuple[PurePosixPath, ...]] = {}
     for language in LANGUAGES:
