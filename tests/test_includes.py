@@ -182,7 +182,7 @@ def test_what_an_opaque_sealed_header_is_stays_known() -> None:
 
 
 def test_paths_lead_in_and_out_of_sealed_directories() -> None:
-    texts = {"/b/main.c": '#include "../usr/x/a.h"\n#include "/b/abs.h"', "/b/abs.h": "", "/b/back.h": ""}
+    texts = {"/b/main.c": '#include "../usr/x/a.h"\n#include "//b/./abs.h"', "/b/abs.h": "", "/b/back.h": ""}
     texts |= {"/usr/x/a.h": '#include "../../b/back.h"\n#include "/b/s/t.h"', "/b/s/t.h": ""}
     assert files(Files(texts), []) == {"/b/main.c", "/b/abs.h", "/b/back.h", "/b/s/t.h"}
 

@@ -267,11 +267,14 @@ class _Walk:
             self.look(directory, fresh)
         for name in fresh:
             if name.startswith("/"):
-                self.look_at(posixpath.normpath(name))
+                self.look_at(name)
 
     def look_at(self, path: str) -> None:
-        """Look for one path, absolute and normal."""
-        directory, name = posixpath.split(path)
+        """Look for one absolute path."""
+        normal, left = _normal(path)
+        for directory in left:
+            self.look(directory, _NOTHING)
+        directory, name = posixpath.split(normal)
         self.look(directory, {name})
 
     def look(self, directory: str, names: Set[str]) -> None:
@@ -400,7 +403,7 @@ class _OpenWalk(_Walk):
         for directory in self.directories:
             self.look(directory, reach.names)
         for path in reach.outside:
-            self.look_at(posixpath.normpath(path))
+            self.look_at(path)
 
 
 def _join(directory: str, name: str) -> str:
