@@ -45,6 +45,7 @@ def names(*quoted: str, bracketed: tuple[str, ...] = ()) -> Includes:
         (b"#ifndef __has_include\n#define __has_include(x) 0\n#endif\n", names()),
         (b'#includes "x"\n#include_x "y"\n# included\n', names()),
         (b"/* Do not #include FOO; never\n   #include'd, and\n * #include BAR\n */\n", names()),
+        (b"int i; /*\n*/\n  /* Please\n   #include this file last */\n#include <a>\n", names(bracketed=("a",))),
         (b'int dependency; char *s = "__has_include(X)"; #include FOO\n', names()),
         (b'# 1 "x.c"\n#line 2 "y"\n#pragma GCC system_header\n#pragma once\n', names()),
         (b"x.include_dirs();\n", names()),
@@ -61,6 +62,12 @@ def test_names_are_found_wherever_the_preprocessor_would(text: bytes, found: Inc
         b"# /* */ include /*\n*/ HEADER(x)\n",
         b"#inc\\\nlude \\\n HEADER\n",
         b"%:include_next H\n",
+        b"/* */\n#include H\n/* */\n",
+        b'char *s = "/*";\n#include H\n',
+        b'char *s = R"(\n/* )";\n#include H\n',
+        b'char *s = "*/ /*";\n#include H\n',
+        b"// /*\n#include H\n",
+        b"/*/ */\n#include H\n",
         b"#include \\u00e9\n",
         b"#if __has_include(HEADER)\n",
         b"#define HAS __has_include\n",
@@ -182,7 +189,7 @@ def test_what_an_opaque_sealed_header_is_stays_known() -> None:
 
 
 def test_paths_lead_in_and_out_of_sealed_directories() -> None:
-    texts = {"/b/main.c": '#include "../usr/x/a.h"\n#include "/b/abs.h"', "/b/abs.h": "", "/b/back.h": ""}
+    texts = {"/b/main.c": '#include "../usr/x/a.h"\n#include "//b/./abs.h"', "/b/abs.h": "", "/b/back.h": ""}
     texts |= {"/usr/x/a.h": '#include "../../b/back.h"\n#include "/b/s/t.h"', "/b/s/t.h": ""}
     assert files(Files(texts), []) == {"/b/main.c", "/b/abs.h", "/b/back.h", "/b/s/t.h"}
 

@@ -402,8 +402,8 @@ def _refuse_inputs(kind: Kind, sources: Sequence[Source], objects: Sequence[str]
     for source in sources:
         if kind is Kind.PREPROCESS and not source.language.preprocessed:
             raise _Refused("nothing to preprocess")
-        if kind is not Kind.COMPILE and source.language.assembler:
-            raise _Refused("assembler, but nothing is assembled")
+        if kind is Kind.ASSEMBLE and source.language.assembler:
+            raise _Refused("assembler, but nothing to compile")
 
 
 def _outputs(kind: Kind, sources: Sequence[Source], named: Sequence[str]) -> tuple[str, ...]:

@@ -79,8 +79,9 @@ def scan(text: bytes) -> Includes:
     bracketed: set[bytes] = set()
     computed = False
     for include in _INCLUDE.finditer(text):
-        if _starts_line(text, include.start()):
-            computed |= not _collect(include, quoted, bracketed) and include["macro"] is not None
+        if not _starts_line(text, include.start()) or _collect(include, quoted, bracketed):
+            continue
+        computed |= include["macro"] is not None and not _in_comment(text, include.start())
     if b"__has_include" in text:
         for has in _HAS_INCLUDE.finditer(text):
             named = _collect(has, quoted, bracketed) or has["only_named"]
@@ -115,6 +116,17 @@ def _starts_line(text: bytes, position: int) -> bool:
         position -= 1
     before = text[max(0, position - 3) : position]
     return before[-1:] in (b"", b"\n") or before.endswith(b"*/") or (position == 3 and before == b"\xef\xbb\xbf")
+
+
+def _in_comment(text: bytes, position: int) -> bool:
+    """Whether `position` is inside a comment for certain, as prose about #include often is.
+
+    A comment that begins its line is one for certain, unless that is a line of a raw string.
+    """
+    start = text.rfind(b"/*", 0, position)
+    if start < 0 or text.find(b"*/", start + 2, position) >= 0 or text.find(b'R"', 0, position) >= 0:
+        return False
+    return not text[text.rfind(b"\n", 0, start) + 1 : start].strip(b" \t")
 
 
 def _asks(text: bytes, position: int) -> bool:
@@ -269,11 +281,14 @@ class _Walk:
             self.look(directory, fresh)
         for name in fresh:
             if name.startswith("/"):
-                self.look_at(posixpath.normpath(name))
+                self.look_at(name)
 
     def look_at(self, path: str) -> None:
-        """Look for one path, absolute and normal."""
-        directory, name = posixpath.split(path)
+        """Look for one absolute path."""
+        normal, left = _normal(path)
+        for directory in left:
+            self.look(directory, _NOTHING)
+        directory, name = posixpath.split(normal)
         self.look(directory, {name})
 
     def look(self, directory: str, names: Set[str]) -> None:
@@ -402,7 +417,7 @@ class _OpenWalk(_Walk):
         for directory in self.directories:
             self.look(directory, reach.names)
         for path in reach.outside:
-            self.look_at(posixpath.normpath(path))
+            self.look_at(path)
 
 
 def _join(directory: str, name: str) -> str:
