@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cluster.model import Compiles, Cpv, Outcome, Package, Plan, Repository, Verdict
+from cluster.node.sandbox import Sandbox
 
 
 def package(cpv: str, *requires: str, **fields: Any) -> Package:
@@ -47,3 +48,10 @@ def failure(cpv: Cpv, **fields: Any) -> Outcome:
         **fields,
     }
     return Outcome(cpv, Verdict.FAILED, **values)
+
+
+def host_sandbox() -> Sandbox:
+    """This machine's own root in the place of a composed one: its compiler is the node's own."""
+    places = ("/usr", "/lib", "/lib64", "/bin", "/etc/alternatives")
+    binds = tuple((Path(place), PurePosixPath(place)) for place in places if Path(place).exists())
+    return Sandbox(binds, {"PATH": "/usr/bin:/bin"})

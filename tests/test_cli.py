@@ -18,7 +18,7 @@ from repos import write_repository
 
 from cluster import cli
 from cluster.errors import MachineError
-from cluster.master import binhost, distcc, session
+from cluster.master import binhost, session
 from cluster.model import Cpv, Outcome, Verdict
 from cluster.node.installed import write_installed
 
@@ -316,26 +316,11 @@ def test_a_second_build_is_refused(
         raise MachineError("this is as far as the first one comes")
 
     monkeypatch.setattr(session, "_hardware", while_building)
-    monkeypatch.setattr(distcc, "cross_compiler", lambda target: Path("/usr/bin/true"))
     assert cluster("build", "app/editor", *over).complaint == "this is as far as the first one comes"
     assert str(tmp_path / "state") in second[0].complaint
     assert "another build for arm64 is running" in second[0].complaint
     cluster("build", "app/editor", *over)
     assert "another build" in second[1].err, "the lock of an ended build must not stand in the way"
-
-
-@pytest.mark.usefixtures("machine")
-def test_a_missing_cross_compiler(
-    cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    real = shutil.which
-    monkeypatch.setattr(
-        shutil, "which", lambda name, *more, **named: None if "-g" in str(name) else real(name, *more, **named)
-    )
-    said = cluster("build", "app/editor", *over).complaint
-    assert "aarch64-linux-gnu-gcc" in said
-    assert "apt-get install" in said
-    assert not list(tmp_path.glob("state/runs/*"))
 
 
 def test_no_disk_space(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -347,7 +332,6 @@ def test_no_disk_space(cluster: Cluster, over: list[str], monkeypatch: pytest.Mo
 
 def test_too_little_memory(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
-    monkeypatch.setattr(distcc, "cross_compiler", lambda target: Path("/usr/bin/true"))
     mine = tmp_path / "mine.toml"
     mine.write_text("[node]\nmemory_mib = 1_000_000_000\n")
     said = cluster("build", "app/editor", *over, "--config", mine).complaint

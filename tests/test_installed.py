@@ -33,7 +33,7 @@ def test_portage_takes_it_as_installed_without_a_complaint(tmp_path: Path) -> No
 def test_the_stage_recipes_entries_are_all_taken(tmp_path: Path) -> None:
     database = write_installed(target.load_recipe().provides, tmp_path, "arm64")
     assert database == tmp_path / "var/db/pkg"
-    assert (database / "sys-devel/gcc-12.2.0/SLOT").read_text() == "12\n"
+    assert (database / "sys-devel/gcc-14.2.0/SLOT").read_text() == "14\n"
     assert (database / "sys-devel/m4-1.4.19/SLOT").read_text() == "0\n"
 
 

@@ -1,16 +1,15 @@
-"""What a session decides by itself: whether the host's compiler may serve the nodes."""
+"""What a session decides by itself: whether a cross compiler may serve the nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from cluster import config, target
-from cluster.master import distcc, session
+from cluster import config
+from cluster.errors import MachineError
+from cluster.master import hostcompiler, session
 
 
 class Heard:
@@ -26,31 +25,38 @@ class Heard:
         self.warnings.append(text)
 
 
-def offload(monkeypatch: pytest.MonkeyPatch, host: str, node: str) -> tuple[str, list[str]]:
-    """DISTCC_HOSTS and the warnings for the compiler versions of host and node."""
-
-    @contextmanager
-    def offloading(*words: object, **named: object) -> Iterator[distcc.Offload]:
-        yield distcc.Offload(port=4000, slots=3, compiler=host)
-
-    monkeypatch.setattr(distcc, "offloading", offloading)
+def found(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> tuple[Any, list[str]]:
+    """The cross compiler of a session whose config differs in `sections`, and the warnings."""
     heard = Heard()
-    some: Any = SimpleNamespace(config=config.load(), target=target.load("arm64"))
-    hardware: Any = SimpleNamespace(stage=SimpleNamespace(facts={"compiler": node}))
-    live: Any = SimpleNamespace(public=None, own=None)
-    with ExitStack() as stack:
-        hosts = session._offload(some, live, hardware, stack, cast(Any, heard))
-    return hosts, heard.warnings
+    some: Any = SimpleNamespace(
+        config=config.load().model_copy(update=sections), target=None, directories=SimpleNamespace(cache=None)
+    )
+    cross = session._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
+    return cross, heard.warnings
 
 
-def test_the_same_compiler_is_used_through_distcc(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert offload(monkeypatch, "12.2.0", "12.2.0") == ("10.0.2.2:4000/3", [])
+def test_a_cross_compiler_that_agrees_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostcompiler, "find", lambda *words: "it")
+    assert found(monkeypatch) == ("it", [])
 
 
 def test_another_compiler_is_not_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    hosts, warnings = offload(monkeypatch, "14.2.0", "12.2.0")
-    assert hosts == ""
+    def find(*words: object) -> None:
+        raise MachineError("the host's cross compiler is not the nodes' own", "it is 12, theirs is 14")
+
+    monkeypatch.setattr(hostcompiler, "find", find)
+    cross, warnings = found(monkeypatch)
+    assert cross is None
     (warning,) = warnings
-    assert "14.2.0" in warning
-    assert "12.2.0" in warning
-    assert "without distcc" in warning
+    assert "it is 12, theirs is 14" in warning
+    assert "every compile stays in its node" in warning
+
+
+def test_who_wants_no_offload_needs_no_cross_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostcompiler, "find", lambda *words: pytest.fail("nobody asked"))
+    defaults = config.load()
+    off = {
+        "compile": defaults.compile.model_copy(update={"enabled": False}),
+        "distcc": defaults.distcc.model_copy(update={"enabled": False}),
+    }
+    assert found(monkeypatch, **off) == (None, [])

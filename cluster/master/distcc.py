@@ -68,9 +68,15 @@ def count(log: str) -> Compiles:
 
 @contextmanager
 def offloading(
-    sandbox: Sandbox, directory: Path, *, port: int, slots: int, own: Callable[[int], None] = lambda pgid: None
+    sandbox: Sandbox,
+    chost: str,
+    directory: Path,
+    *,
+    port: int,
+    slots: int,
+    own: Callable[[int], None] = lambda pgid: None,
 ) -> Iterator[Offload]:
-    """Run `sandbox`'s distccd for its compilers on loopback, and end it on leaving.
+    """Run `sandbox`'s distccd for its compilers, of `chost`, on loopback, and end it on leaving.
 
     `directory`, which must not exist, takes its files. `port` 0 is any free one. `own` is told
     the process group. Raises MachineError when distccd does not start or one file cannot be
@@ -91,7 +97,7 @@ def offloading(
     with Child([*words, *_argv(port, slots)], log_path=directory / "distccd.log") as child:
         own(child.pid)
         _wait_until_listening(child, port)
-        _probe(directory, port)
+        _probe(f"{chost}-gcc", directory, port)
         yield Offload(port=port, slots=slots)
 
 
@@ -131,7 +137,7 @@ def _wait_until_listening(child: Child, port: int) -> None:
     raise MachineError("distccd did not start", child.why())
 
 
-def _probe(directory: Path, port: int) -> None:
+def _probe(compiler: str, directory: Path, port: int) -> None:
     """Compile one file through distccd and look at what came back."""
     source, result = directory / "probe.i", directory / "probe.o"
     source.write_text("int probe(void) { return 42; }\n")
@@ -142,7 +148,7 @@ def _probe(directory: Path, port: int) -> None:
         "DISTCC_DIR": str(directory),
         "HOME": str(directory),
     }
-    argv: list[str | Path] = [find_program("distcc", "distcc"), "gcc", "-c", source, "-o", result]
+    argv: list[str | Path] = [find_program("distcc", "distcc"), compiler, "-c", source, "-o", result]
     ended = subprocess.run(argv, env=env, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PROBE_S, check=False)
     if ended.returncode or result.read_bytes()[:4] != b"\x7fELF":
         raise MachineError(

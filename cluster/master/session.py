@@ -183,7 +183,8 @@ def _offload(
         return ""
     reporter.step("starting distccd and compiling one file through it")
     place = live.directory / "distcc"
-    offload = distcc.offloading(cross.bare.sandbox, place, port=wanted.port, slots=wanted.slots, own=live.own)
+    chost, slots = session.target.chost, wanted.slots
+    offload = distcc.offloading(cross.bare.sandbox, chost, place, port=wanted.port, slots=slots, own=live.own)
     return stack.enter_context(offload).hosts
 
 

@@ -25,7 +25,7 @@ from cluster.process import run
 
 _DEADLINE_S = 120.0
 _KEPT_ROOTS = 40
-_FORMAT = "1"
+_FORMAT = "3"
 _ADDED = "added"
 """In a root: the list of its prerequisites' files."""
 
@@ -149,6 +149,8 @@ def _install(toolchain: Toolchain, root: Path) -> None:
     for name, driver in toolchain.drivers().items():
         _link(driver, root / "usr/bin" / name)
     for program in toolchain.programs():
+        # Drivers that have a libexec look for them there, others beside the node's own files.
+        _link(program, root / program.relative_to(toolchain.prefix))
         _link(program, root / f"usr/lib/gcc/{toolchain.chost}/{toolchain.major}" / program.name)
     for name, tool in toolchain.tools().items():
         _link(tool, root / f"usr/{toolchain.chost}/bin" / name)
