@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cluster.model import Compiles, Cpv, Outcome, Package, Plan, Repository, Verdict
+from cluster.node import sysroot
 from cluster.node.sandbox import Sandbox
+from cluster.node.sysroot import Root
 
 
 def package(cpv: str, *requires: str, **fields: Any) -> Package:
@@ -55,3 +58,11 @@ def host_sandbox() -> Sandbox:
     places = ("/usr", "/lib", "/lib64", "/bin", "/etc/alternatives")
     binds = tuple((Path(place), PurePosixPath(place)) for place in places if Path(place).exists())
     return Sandbox(binds, {"PATH": "/usr/bin:/bin"})
+
+
+@functools.cache
+def host_root() -> Root:
+    """This machine's own root as a sealed one, with its compiler's search paths."""
+    sandbox = host_sandbox()
+    include, libraries = sysroot.search(sandbox)
+    return Root(sandbox, "this machine", frozenset(), "", include, libraries)

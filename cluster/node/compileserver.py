@@ -43,6 +43,7 @@ _ROUNDS = 40
 _OWN_ENVIRONMENT = {"TMPDIR": "/tmp"}
 _TEMPORARY = re.compile(rb"\S*/cc[A-Za-z0-9]{6}(?=\.)")
 """A name that gcc made up, in messages of the linker."""
+_ASSEMBLER = b"Assembler messages:"
 _NO_LIBRARY = b"needed by"
 """ld's warning about a library of a library that it did not find."""
 
@@ -207,13 +208,13 @@ class CompileServer:
             view.told(absolute(word, cwd), state)
         found = _learn(job, link, needs, view, self._sealed)
         compiled, cached = self._result(job, request, needs, view, found)
+        with job.lock:
+            job.tally.cached += cached
+            job.tally.compiled += not cached
         if self._audit and self._random.random() < self._audit:
             _audit(job, link, request, needs, compiled)
         else:
             _deliver(job, link, needs, compiled)
-        with job.lock:
-            job.tally.cached += cached
-            job.tally.compiled += not cached
 
     def _result(
         self, job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs
@@ -281,6 +282,8 @@ def _run(job: Job, request: wire.Request, needs: Needs, view: View, found: Input
         )
         if _NO_LIBRARY in ran.stderr:
             raise Unusable("a library's own libraries")
+        if ran.status and _ASSEMBLER in ran.stderr:
+            raise Unusable("assembly that fails")  # it may name a file in words that no scan finds
         if ran.status and needs.request.dependency_file:
             raise Unusable("a failed compile that notes dependencies")
         if leftovers(place, needs.outputs):

@@ -116,7 +116,7 @@ def compose(
         os.utime(place)
     added = frozenset((place / _ADDED).read_text().splitlines())
     sandbox = Sandbox(((place, PurePosixPath("/")),), environment(toolchain, place))
-    include, libraries = _search(sandbox)
+    include, libraries = search(sandbox)
     return Root(sandbox, identity, added, prerequisites_id, include, libraries)
 
 
@@ -181,7 +181,8 @@ def _files(directory: Path) -> frozenset[str]:
     )
 
 
-def _ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
+def ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
+    """What the compiler `driver` of a sandbox says to `words`, in English."""
     with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
         for place in BUILD_PLACES:
             (Path(scratch) / place.relative_to("/")).mkdir(parents=True)
@@ -194,15 +195,15 @@ def _ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
         )
 
 
-def _search(sandbox: Sandbox) -> tuple[dict[str, tuple[PurePosixPath, ...]], tuple[PurePosixPath, ...]]:
-    """Where the compilers and the linker of a root look."""
+def search(sandbox: Sandbox) -> tuple[dict[str, tuple[PurePosixPath, ...]], tuple[PurePosixPath, ...]]:
+    """Where the compilers, by language, and the linker of a root look. Raises MachineError if they do not run."""
     include: dict[str, tuple[PurePosixPath, ...]] = {}
     for language in LANGUAGES:
-        ran = _ask(sandbox, _driver(language), ["-v", "-E", "-x", language, "/dev/null"])
+        ran = ask(sandbox, _driver(language), ["-v", "-E", "-x", language, "/dev/null"])
         if ran.status:
             raise MachineError("the cross compiler does not run in its sandbox", ran.stderr.decode(errors="replace"))
         include[language] = search_list(ran.stderr.decode(errors="replace"))
-    said = _ask(sandbox, _driver("c"), ["-print-search-dirs"]).stdout.decode(errors="replace")
+    said = ask(sandbox, _driver("c"), ["-print-search-dirs"]).stdout.decode(errors="replace")
     found = re.search(r"^libraries: =(.*)$", said, re.MULTILINE)
     listed = found.group(1).split(":") if found else []
     libraries = tuple(dict.fromkeys(PurePosixPath(os.path.normpath(path)) for path in listed))
@@ -225,12 +226,12 @@ def disagreement(root: Root, signature: Path) -> str:
     Compared are the versions, to the distribution's patches, all predefined macros and the lists of
     directories, without those that are empty.
     """
-    ours = _version(_ask(root.sandbox, _driver("c"), ["-v", "-E", "-x", "c", "/dev/null"]).stderr)
+    ours = _version(ask(root.sandbox, _driver("c"), ["-v", "-E", "-x", "c", "/dev/null"]).stderr)
     theirs = _version((signature / "search-c").read_bytes())
     if ours != theirs:
         return f"it is {ours}, theirs is {theirs}"
     for language in LANGUAGES:
-        macros = _ask(root.sandbox, _driver(language), ["-dM", "-E", "-x", language, "/dev/null"]).stdout
+        macros = ask(root.sandbox, _driver(language), ["-dM", "-E", "-x", language, "/dev/null"]).stdout
         if sorted(macros.splitlines()) != sorted((signature / f"macros-{language}").read_bytes().splitlines()):
             return f"their macros for {language} are not the same"
         directories = search_list((signature / f"search-{language}").read_text(errors="replace"))
