@@ -15,7 +15,9 @@ from cluster.master.binhost import AdmitError, Binhost
 from cluster.master.runs import Run
 from cluster.model import Job, Outcome, Package, Verdict
 from cluster.node import build as builds
+from cluster.node import composed
 from cluster.node.job import Materials, Settings
+from cluster.node.layout import Unfit
 from cluster.node.node import Hardware
 
 Entered = Callable[[str], None]
@@ -57,6 +59,9 @@ class LocalEngine:
     distdir: Path
     providers: Sequence[distfiles.Provider]
     logs: Path
+    cache: Path
+    provides: Sequence[str]
+    """What the stage has already, as its recipe says."""
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
         """Fetch, build in a fresh node, admit."""
@@ -103,6 +108,8 @@ class LocalEngine:
 
     def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> builds.Built:
         with log.open("wb", buffering=0) as stream:
+            entered("prerequisites")
+            binpkgs = {cpv: self.binhost.path(cpv) for cpv in package.requires}
             return builds.build(
                 package,
                 self.settings,
@@ -111,13 +118,24 @@ class LocalEngine:
                 directory=directory,
                 materials=Materials(
                     distfiles=self.distdir,
-                    binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
+                    binpkgs=binpkgs,
                     index=self.binhost.index_of(package.requires),
+                    prerequisites=self._composed(tuple(binpkgs.values()), stream.write),
                 ),
                 output=_watched(stream.write, entered),
                 own=self.live.own,
                 entered=entered,
             )
+
+    def _composed(self, binpkgs: Sequence[Path], output: Callable[[bytes], object]) -> Path | None:
+        """The image of `binpkgs`; None if there are none, or if only Portage in the node can install them."""
+        if not binpkgs:
+            return None
+        try:
+            return composed.image(binpkgs, self.provides, self.cache)
+        except Unfit as error:
+            output(f"The node installs the prerequisites with emerge: {error}\n".encode())
+            return None
 
 
 def _watched(write: Callable[[bytes], object], entered: Entered) -> Callable[[bytes], None]:

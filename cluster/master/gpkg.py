@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import os
 import pwd
 import shutil
@@ -123,6 +124,8 @@ class Opened:
     """The files of its metadata: `SLOT`, `environment.bz2`…"""
     image: tarfile.TarFile
     """What it installs, below `image/`; may be read in any order."""
+    md5: str
+    """Of the whole file; an installed package remembers it."""
 
     def value(self, key: str) -> str:
         """The words of a file of the metadata, "" if there is none."""
@@ -142,8 +145,10 @@ def opened(file: Path) -> Iterator[Opened]:
     """
     with tempfile.TemporaryFile(prefix="portage-cluster-") as stream:
         metadata = _checked_metadata(file, _settings(file.parent, ""), stream)
+        with file.open("rb") as whole:
+            md5 = hashlib.file_digest(whole, "md5").hexdigest()
         with tarfile.open(fileobj=stream, mode="r:") as image:
-            yield Opened(metadata, image)
+            yield Opened(metadata, image, md5)
 
 
 def _checked_metadata(file: Path, settings: Any, stream: IO[bytes] | None = None) -> dict[str, bytes]:
@@ -168,13 +173,18 @@ def _checked_metadata(file: Path, settings: Any, stream: IO[bytes] | None = None
     return metadata
 
 
-def installed_entry(metadata: Mapping[str, bytes], contents: str, counter: int, mtime: int) -> dict[str, bytes]:
-    """The files of /var/db/pkg/CATEGORY/PF as Portage's merge of a binary package writes them.
+def installed_entry(package: Opened, contents: str, counter: int, mtime: int) -> dict[str, bytes]:
+    """The files of /var/db/pkg/CATEGORY/PF as Portage's merge of `package` writes them.
 
     `counter` is to be different for each package; `mtime`, in seconds since 1970, is to become
     the directory's, for which the file `metadata` is valid (`vartree._read_metadata_file`).
     """
-    files = {**metadata, "CONTENTS": contents.encode(errors="surrogateescape"), "COUNTER": str(counter).encode()}
+    files = {
+        **package.metadata,
+        "BINPKGMD5": f"{package.md5}\n".encode(),
+        "CONTENTS": contents.encode(errors="surrogateescape"),
+        "COUNTER": str(counter).encode(),
+    }
     lines = [f"{vartree._METADATA_FORMAT_PREFIX}{vartree._METADATA_FILE_FORMAT_VERSION}"]
     for key in sorted(vartree._METADATA_FILE_FIELDS & files.keys()):
         lines.append(f"{key}={' '.join(files[key].decode(errors='replace').split())}")

@@ -208,6 +208,8 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             distdir=session.directories.distfiles,
             providers=_providers(session),
             logs=session.directories.logs / session.target.name,
+            cache=session.directories.cache,
+            provides=target.load_recipe().provides,
         )
         reporter.start(plan)
         outcomes = dispatch.run(

@@ -88,7 +88,7 @@ def build(
     jobs.fill(content, package, settings, materials)
     image = disk.from_directory(content, room_mib=_ROOM_MIB)
     entered("boot")
-    with booted(hardware, directory, image, own) as node:
+    with booted(hardware, directory, image, own, materials.prerequisites) as node:
         entered("build")
         failure = _run(node, limits, output)
         marks = _text(node, "marks")

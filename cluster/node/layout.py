@@ -81,7 +81,7 @@ def _placed(tree: Tree, links: Mapping[str, str], number: int, member: TarInfo) 
         return Placed(number, member)
     target = _resolved(tree, links, path_of(member.linkname), last=False)
     there = tree.get(target)
-    if there is None or there.package != number or not (there.member.isreg() or there.member.islnk()):
+    if there is None or there.package != number or not there.member.isreg():
         raise UnsafeArchive(f"{member.name!r} is a hard link to {member.linkname!r}, no file before it in the archive")
     return Placed(number, member, target)
 

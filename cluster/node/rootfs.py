@@ -109,7 +109,7 @@ def install_portage(root: Path) -> None:
     (prefix / "etc").mkdir(exist_ok=True)
     (prefix / "etc/portage").symlink_to("/etc/portage")
     (root / "etc/portage").mkdir(parents=True, exist_ok=True)
-    for name in ("emerge", "ebuild", "portageq"):
+    for name in ("emerge", "ebuild", "env-update", "portageq"):
         wrapper = root / "usr/local/bin" / name
         wrapper.parent.mkdir(parents=True, exist_ok=True)
         wrapper.write_text(_WRAPPER.format(prefix=_PORTAGE, name=name))
