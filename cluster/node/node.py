@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.node import disk, qemu
 from cluster.node.emulator import Emulator
+from cluster.node.shell import Shell
 from cluster.node.ssh import Connection
 from cluster.node.stage import Stage
 from cluster.target import Target
@@ -29,13 +30,15 @@ class Hardware:
     cpus: int
     boot_s: float
     """How long a boot may take."""
+    snapshot: Path | None = None
+    """The directory of a warm node to restore (`warm.Snapshot`); nodes are booted if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A booted node with an open ssh connection."""
+    """A running node and the way to give it commands."""
 
-    ssh: Connection
+    shell: Shell
     boot_seconds: float
     machine: qemu.Running
 
