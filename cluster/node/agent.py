@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -81,7 +81,7 @@ class Agent:
             raise
         part.rename(local)
 
-    def _ask(self, request: dict[str, object], patience: Patience, output: Callable[[bytes], object]) -> int:
+    def _ask(self, request: Mapping[str, object], patience: Patience, output: Callable[[bytes], object]) -> int:
         """Send `request`, pass its output on, return its status."""
         connection = self._connection
         if connection is None:

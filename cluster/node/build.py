@@ -104,7 +104,9 @@ def build(
 
 def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
     """Run guest/build; returns why it failed, "" if it did not."""
-    command = f"mkdir -p {jobs.MOUNT} && blockdev --flushbufs /dev/vdb && mount -o noatime /dev/vdb {jobs.MOUNT} && exec sh {jobs.MOUNT}/build"
+    # A restored node's kernel may hold blocks of the disk that was there before.
+    mount = f"mkdir -p {jobs.MOUNT} && blockdev --flushbufs /dev/vdb && mount -o noatime /dev/vdb {jobs.MOUNT}"
+    command = f"{mount} && exec sh {jobs.MOUNT}/build"
     try:
         status = node.shell.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
     except BuildFailed as error:

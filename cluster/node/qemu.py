@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -177,7 +176,7 @@ def _asking(vm: Running) -> Iterator[None]:
     """NodeLost in the place of the library's errors."""
     try:
         yield
-    except (QMPError, OSError, asyncio.TimeoutError) as error:
+    except (TimeoutError, QMPError, OSError) as error:
         raise NodeLost("QEMU refuses", vm.child.why() if vm.child.ended else str(error)) from error
 
 
