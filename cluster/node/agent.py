@@ -57,7 +57,10 @@ class Agent:
         except OSError as error:
             raise NodeLost("QEMU does not connect to the agent's socket", str(error)) from error
         request = {"do": "wake", "clock": time.time(), "entropy": os.urandom(_ENTROPY).hex()}
-        status = self._ask(request, Patience(deadline_s, deadline_s), lambda data: None)
+        try:
+            status = self._ask(request, Patience(deadline_s, deadline_s), lambda data: None)
+        except BuildFailed as error:
+            raise NodeLost("the node's agent does not answer", error.what) from error
         if status:
             raise NodeLost("the node cannot set its clock", f"status {status}")
 

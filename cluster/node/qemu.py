@@ -163,6 +163,8 @@ def restore(vm: Running, state: Path, *, deadline_s: float) -> None:
         _prepare(vm)
         vm.monitor.cmd("migrate-incoming", uri=f"file:{state}")
     _wait_for_migration(vm, deadline_s)
+    with _asking(vm):
+        vm.monitor.cmd("cont")  # it was stopped when it was saved, and remembers that
 
 
 def _prepare(vm: Running) -> None:

@@ -106,13 +106,14 @@ def ensure(hardware: Hardware, say: Callable[[str], None]) -> Snapshot:
             paths.require_space(stage, _NEED_MIB, "the snapshot of a warm node")
             for leftover in stage.glob(".new-*"):
                 shutil.rmtree(leftover)
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=stage) as scratch:
-                made = Path(scratch) / "warm"
-                made.mkdir()
+            made = Path(tempfile.mkdtemp(prefix=".new-", dir=stage))
+            try:
                 _make(hardware, Snapshot(made))
                 for old in stage.glob("warm-*/"):  # nodes that run from it keep their open files
                     shutil.rmtree(old)
                 made.rename(place)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
     return Snapshot(place)
 
 
