@@ -38,6 +38,7 @@ class Node(_Section):
 
     memory_mib: Annotated[int, Field(ge=256)]
     cpus: _Positive
+    warm: bool
     boot_s: _Seconds
 
 

@@ -27,6 +27,7 @@ class Qemu(_Data):
     disk_bus: str
     network_bus: str
     random_bus: str
+    serial_bus: str
 
 
 class Kernel(_Data):

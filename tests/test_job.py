@@ -75,6 +75,17 @@ def test_exactly_the_required_binpkgs(disk: Path) -> None:
     assert (disk / "binpkgs/Packages").read_text() == "PACKAGES: 2\n"
 
 
+def test_what_an_image_has_is_not_on_the_jobs_disk(
+    tmp_path: Path, wanted: Package, settings: Settings, materials: Materials
+) -> None:
+    (tmp_path / "job").mkdir()
+    fill(tmp_path / "job", wanted, settings, replace(materials, prerequisites=tmp_path / "key.squashfs"))
+    assert list((tmp_path / "job/binpkgs").iterdir()) == []
+    environment = (tmp_path / "job/job.env").read_text()
+    assert "COMPOSED=yes\n" in environment
+    assert "PREREQUISITES=''\n" in environment
+
+
 def test_a_prerequisite_that_the_host_lacks_is_an_error(
     tmp_path: Path, wanted: Package, settings: Settings, materials: Materials
 ) -> None:
@@ -148,7 +159,8 @@ def test_the_guest_is_told_what_to_build(disk: Path) -> None:
 
 def test_prerequisites_keep_their_order() -> None:
     ebuild = Path("/r/c/x/x-1.ebuild")
-    text = environment(package("c/x-1", "c/z-1", "c/a-1", "c/m-1", ebuild=ebuild))
+    text = environment(package("c/x-1", "c/z-1", "c/a-1", "c/m-1", ebuild=ebuild), composed=False)
+    assert "COMPOSED=''\n" in text
     assert "PREREQUISITES='=c/z-1 =c/a-1 =c/m-1'\n" in text
 
 

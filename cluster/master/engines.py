@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from cluster.errors import ClusterError, NodeLost
 from cluster.master import distcc, distfiles
 from cluster.master.binhost import AdmitError, Binhost
-from cluster.master.hostcompiler import HostCompiler
+from cluster.master.hostcompiler import CrossCompiler, HostCompiler
 from cluster.master.runs import Run
 from cluster.model import Compiles, Job, Outcome, Package, Verdict
 from cluster.node import build as builds
+from cluster.node import composed
 from cluster.node.compileserver import Tally
-from cluster.node.job import CompileAccess, Materials, Settings
+from cluster.node.job import Materials, Settings
+from cluster.node.layout import Unfit
 from cluster.node.node import Hardware
+from cluster.node.sysroot import Root
 
 Entered = Callable[[str], None]
 
@@ -60,6 +64,9 @@ class LocalEngine:
     distdir: Path
     providers: Sequence[distfiles.Provider]
     logs: Path
+    cache: Path
+    provides: Sequence[str]
+    """What the stage has already, as its recipe says."""
     compiler: HostCompiler | None = None
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
@@ -89,8 +96,8 @@ class LocalEngine:
             entered("fetch")
             for distfile in package.distfiles:
                 distfiles.fetch(distfile, self.distdir, self.providers)
-            with self.live.node_directory(node) as directory, self._compiling(package, directory) as (access, tally):
-                built = self._build(package, directory, log, entered, access)
+            with self.live.node_directory(node) as directory:
+                built, tally = self._build(package, directory, log, entered)
                 _conclude(log, built, distcc.count(built.distcc_log) + _counted(tally), tally)
                 if tally.differing:
                     return ended(Verdict.FAILED, _audit_failure(tally), built)
@@ -110,20 +117,16 @@ class LocalEngine:
         """End the nodes."""
         self.live.stop()
 
-    @contextmanager
-    def _compiling(self, package: Package, directory: Path) -> Iterator[tuple[CompileAccess | None, Tally]]:
-        """Serve the job's compiles on the host, if that is wanted."""
-        if self.compiler is None or package.requires:
-            yield None, Tally()
-            return
-        with self.compiler.job(self.compiler.cross.bare, directory / "compiles") as serving:
-            yield serving
-
-    def _build(
-        self, package: Package, directory: Path, log: Path, entered: Entered, access: CompileAccess | None
-    ) -> builds.Built:
-        with log.open("wb", buffering=0) as stream:
-            return builds.build(
+    def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> tuple[builds.Built, Tally]:
+        with log.open("wb", buffering=0) as stream, ExitStack() as stack:
+            entered("prerequisites")
+            binpkgs = {cpv: self.binhost.path(cpv) for cpv in package.requires}
+            image = self._composed(tuple(binpkgs.values()), stream.write)
+            access, tally = None, Tally()
+            if self.compiler is not None and (image is not None or not binpkgs):
+                root = self._root(self.compiler.cross, tuple(binpkgs.values()))
+                access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles"))
+            built = builds.build(
                 package,
                 self.settings,
                 self.hardware,
@@ -131,14 +134,32 @@ class LocalEngine:
                 directory=directory,
                 materials=Materials(
                     distfiles=self.distdir,
-                    binpkgs={cpv: self.binhost.path(cpv) for cpv in package.requires},
+                    binpkgs=binpkgs,
                     index=self.binhost.index_of(package.requires),
+                    prerequisites=image,
                     compile=access,
                 ),
                 output=_watched(stream.write, entered),
                 own=self.live.own,
                 entered=entered,
             )
+        return built, tally
+
+    def _root(self, cross: CrossCompiler, binpkgs: Sequence[Path]) -> Root:
+        """The root that the node has when it compiles."""
+        if not binpkgs:
+            return cross.bare
+        return cross.root(partial(composed.unpack, binpkgs), composed.key(binpkgs, self.provides))
+
+    def _composed(self, binpkgs: Sequence[Path], output: Callable[[bytes], object]) -> Path | None:
+        """The image of `binpkgs`; None if there are none, or if only Portage in the node can install them."""
+        if not binpkgs:
+            return None
+        try:
+            return composed.image(binpkgs, self.provides, self.cache)
+        except Unfit as error:
+            output(f"The node installs the prerequisites with emerge: {error}\n".encode())
+            return None
 
 
 def _counted(tally: Tally) -> Compiles:

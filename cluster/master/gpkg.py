@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import os
 import pwd
+import shutil
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import portage
 from portage import gpkg as portage_gpkg
+from portage.dbapi import vartree
 from portage.dbapi.bintree import binarytree
 from portage.exception import PortageException
-from portage.versions import _pkg_str
+from portage.versions import _pkg_str, cpv_getkey
 
 from cluster.errors import ClusterError
 from cluster.model import Cpv
@@ -111,6 +116,89 @@ def _is_tar(file: Path) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A GPKG whose every member agrees with its Manifest."""
+
+    metadata: Mapping[str, bytes]
+    """The files of its metadata: `SLOT`, `environment.bz2`…"""
+    image: tarfile.TarFile
+    """What it installs, below `image/`; may be read in any order."""
+    md5: str
+    """Of the whole file; an installed package remembers it."""
+
+    def value(self, key: str) -> str:
+        """The words of a file of the metadata, "" if there is none."""
+        return " ".join(self.metadata.get(key, b"").decode(errors="replace").split())
+
+    @property
+    def cpv(self) -> Cpv:
+        """What it is."""
+        return Cpv(f"{self.value('CATEGORY')}/{self.value('PF')}")
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Opened]:
+    """Check the GPKG `file` and open it; its image is decompressed to a temporary file.
+
+    Raises GpkgError for a file that is truncated, altered or no GPKG.
+    """
+    with tempfile.TemporaryFile(prefix="portage-cluster-") as stream:
+        metadata = _checked_metadata(file, _settings(file.parent, ""), stream)
+        with file.open("rb") as whole:
+            md5 = hashlib.file_digest(whole, "md5").hexdigest()
+        with tarfile.open(fileobj=stream, mode="r:") as image:
+            yield Opened(metadata, image, md5)
+
+
+def _checked_metadata(file: Path, settings: Any, stream: IO[bytes] | None = None) -> dict[str, bytes]:
+    """The metadata of `file`; its image, a plain tar file, is written to `stream`."""
+    if not _is_tar(file):
+        raise GpkgError(f"{file} is not a sound GPKG", "it is no tar file")
+    try:
+        package = portage_gpkg.gpkg(settings, gpkg_file=str(file))
+        # get_metadata() alone leaves the image, the biggest member, unchecked.
+        package._verify_binpkg()
+        metadata: dict[str, bytes] = package.get_metadata()
+        if stream is not None:
+            with tarfile.open(file) as container:
+                member, compression = package._get_inner_tarinfo(container, "image")
+                command = package._get_decompression_cmd(compression)
+                with portage_gpkg.tar_stream_reader(container.extractfile(member), command) as image:
+                    shutil.copyfileobj(image, stream)
+                    image.close()  # on leaving it would hide that the decompressor failed
+            stream.seek(0)
+    except (PortageException, OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise GpkgError(f"{file} is not a sound GPKG", str(error)) from error
+    return metadata
+
+
+def installed_entry(package: Opened, contents: str, counter: int, mtime: int) -> dict[str, bytes]:
+    """The files of /var/db/pkg/CATEGORY/PF as Portage's merge of `package` writes them.
+
+    `counter` is to be different for each package; `mtime`, in seconds since 1970, is to become
+    the directory's, for which the file `metadata` is valid (`vartree._read_metadata_file`).
+    """
+    files = {
+        **package.metadata,
+        "BINPKGMD5": f"{package.md5}\n".encode(),
+        "CONTENTS": contents.encode(errors="surrogateescape"),
+        "COUNTER": str(counter).encode(),
+    }
+    lines = [f"{vartree._METADATA_FORMAT_PREFIX}{vartree._METADATA_FILE_FORMAT_VERSION}"]
+    for key in sorted(vartree._METADATA_FILE_FIELDS & files.keys()):
+        lines.append(f"{key}={' '.join(files[key].decode(errors='replace').split())}")
+    lines.append(f"{vartree._METADATA_DIR_MTIME_PREFIX}{mtime * 10**9}")
+    files[vartree._METADATA_FILE] = "".join(f"{line}\n" for line in lines).encode()
+    return files
+
+
+def package_name(cpv: Cpv) -> str:
+    """CATEGORY/NAME of `cpv`."""
+    name: str = cpv_getkey(cpv)
+    return name
+
+
 class Index:
     """The `Packages` index of PKGDIR `directory`, whose packages are for `chost`."""
 
@@ -124,15 +212,7 @@ class Index:
 
         Raises GpkgError for a file that is truncated, altered or no GPKG.
         """
-        if not _is_tar(file):
-            raise GpkgError(f"{file} is not a sound GPKG", "it is no tar file")
-        try:
-            package = portage_gpkg.gpkg(self._settings, gpkg_file=str(file))
-            # get_metadata() alone leaves the image, the biggest member, unchecked.
-            package._verify_binpkg()
-            raw: dict[str, bytes] = package.get_metadata()
-        except (PortageException, OSError, EOFError, ValueError, tarfile.TarError) as error:
-            raise GpkgError(f"{file} is not a sound GPKG", str(error)) from error
+        raw = _checked_metadata(file, self._settings)
         values = {key: " ".join(value.decode(errors="replace").split()) for key, value in raw.items()}
         return _metadata(f"{values.get('CATEGORY', '')}/{values.get('PF', '')}", values)
 

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from cluster import paths, target
 from cluster.config import Config
-from cluster.errors import InputError, MachineError
+from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
-from cluster.node import emulator, job, qemu, stage, verify
+from cluster.node import emulator, job, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
 from cluster.node.node import Hardware
@@ -150,6 +150,17 @@ def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
 
 
+def _warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware:
+    """The same with a snapshot, unless that is not wanted or cannot be had."""
+    if not session.config.node.warm:
+        return hardware
+    try:
+        return replace(hardware, snapshot=warm.ensure(hardware, reporter.step).directory)
+    except ClusterError as error:
+        reporter.warn(f"nodes are booted one by one, there is no warm one to start from: {error}")
+        return hardware
+
+
 def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
     return job.Settings(
         chost=session.target.chost,
@@ -213,7 +224,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        hardware = _hardware(session, nodes, reporter)
+        hardware = _warmed(session, _hardware(session, nodes, reporter), reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         cross = _cross(session, hardware, reporter)
         hosts = _offload(session, live, cross, stack, reporter)
@@ -227,6 +238,8 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             providers=_providers(session),
             logs=session.directories.logs / session.target.name,
             compiler=_compiler(session, cross, stack),
+            cache=session.directories.cache,
+            provides=target.load_recipe().provides,
         )
         reporter.start(plan)
         outcomes = dispatch.run(

@@ -10,7 +10,8 @@ from cluster.errors import BuildFailed, NodeLost
 from cluster.model import Package
 from cluster.node import disk
 from cluster.node import job as jobs
-from cluster.node.node import Hardware, Node, booted
+from cluster.node.node import Hardware, Node
+from cluster.node.warm import started
 
 _FETCH_S = 300.0
 _ROOM_MIB = 512  # on the job's disk, for the binpkg
@@ -88,7 +89,7 @@ def build(
     jobs.fill(content, package, settings, materials)
     image = disk.from_directory(content, room_mib=_ROOM_MIB)
     entered("boot")
-    with booted(hardware, directory, image, own) as node:
+    with started(hardware, directory, image, own, materials.prerequisites) as node:
         entered("build")
         failure = _run(node, limits, output)
         marks = _text(node, "marks")
@@ -97,15 +98,17 @@ def build(
         if failure:
             return Built(None, spent, log, f"{unfinished(marks)}: {failure}")
         binpkg = directory / f"{package.pf}.gpkg.tar"
-        node.ssh.fetch(jobs.OUT / "packages" / f"{package.cpv}.gpkg.tar", binpkg, deadline_s=_FETCH_S)
+        node.shell.fetch(jobs.OUT / "packages" / f"{package.cpv}.gpkg.tar", binpkg, deadline_s=_FETCH_S)
     return Built(binpkg, spent, log)
 
 
 def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
     """Run guest/build; returns why it failed, "" if it did not."""
-    command = f"mkdir -p {jobs.MOUNT} && mount -o noatime /dev/vdb {jobs.MOUNT} && exec sh {jobs.MOUNT}/build"
+    # A restored node's kernel may hold blocks of the disk that was there before.
+    mount = f"mkdir -p {jobs.MOUNT} && blockdev --flushbufs /dev/vdb && mount -o noatime /dev/vdb {jobs.MOUNT}"
+    command = f"{mount} && exec sh {jobs.MOUNT}/build"
     try:
-        status = node.ssh.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
+        status = node.shell.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
     except BuildFailed as error:
         return str(error)
     if status and node.machine.child.ended:
@@ -116,5 +119,5 @@ def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
 def _text(node: Node, name: str) -> str:
     """A small file of /job/out, "" if the node does not have it."""
     chunks: list[bytes] = []
-    node.ssh.run(f"cat {jobs.OUT / name} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
+    node.shell.run(f"cat {jobs.OUT / name} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
     return b"".join(chunks).decode(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +13,9 @@ from cluster.process import find_program, run
 
 _DEADLINE_S = 600.0
 _SLACK_MIB = 64
+
+DATA_BYTES = 16 << 30
+"""What a node's disk of prerequisites has room for, whatever is on it; sparse."""
 
 
 def make_ext4(directory: Path, image: Path, size_mib: int) -> None:
@@ -29,6 +33,21 @@ def from_directory(directory: Path, *, room_mib: int) -> Path:
     make_ext4(directory, image, (used * 5 // 4 >> 20) + _SLACK_MIB + room_mib)
     shutil.rmtree(directory)
     return image
+
+
+def extend(image: Path) -> Path:
+    """Make the raw `image` as large as a node's disk of it, with a hole at its end; returns `image`."""
+    size = image.stat().st_size
+    if size > DATA_BYTES:
+        raise MachineError(f"{image.name} has {size >> 20} MiB, a node's disk {DATA_BYTES >> 20} MiB")
+    os.truncate(image, DATA_BYTES)
+    return image
+
+
+def blank(path: Path) -> Path:
+    """A new disk at `path` with nothing on it; returns `path`."""
+    path.touch()
+    return extend(path)
 
 
 def overlay(emulator: Emulator, base: Path, path: Path) -> Path:

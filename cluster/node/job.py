@@ -5,7 +5,7 @@ portage/     the node's /etc/portage
 repos/NAME/  profiles, eclasses, the one package of the repository
 profiles/    the profile, unless a repository holds it
 distfiles/   the package's sources, already checked
-binpkgs/     its prerequisites and nothing else
+binpkgs/     its prerequisites and nothing else, unless an image has them (cluster.node.composed)
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class Materials:
     """A `Packages` index of exactly these; Portage trusts it and scans nothing."""
     compile: CompileAccess | None = None
     """None for no compile server."""
+    prerequisites: Path | None = None
+    """The image of them all; without one the node installs `binpkgs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +136,15 @@ def repos_conf(repositories: tuple[Repository, ...]) -> str:
     return "\n".join(sections)
 
 
-def environment(package: Package) -> str:
-    """job.env: shell assignments."""
+def environment(package: Package, *, composed: bool) -> str:
+    """job.env: shell assignments. Prerequisites are either COMPOSED (`yes`), or named to be installed."""
     name = package.ebuild.parent.name
     ebuild = MOUNT / "repos" / package.repository / package.category / name / package.ebuild.name
     values: Mapping[str, str] = {
         "CPV": package.cpv,
         "EBUILD": str(ebuild),
-        "PREREQUISITES": " ".join(f"={cpv}" for cpv in package.requires),
+        "COMPOSED": "yes" if composed else "",
+        "PREREQUISITES": "" if composed else " ".join(f"={cpv}" for cpv in package.requires),
     }
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items())
 
@@ -157,7 +160,8 @@ def _profile_place(settings: Settings) -> tuple[PurePosixPath, Path | None]:
 def fill(directory: Path, package: Package, settings: Settings, materials: Materials) -> None:
     """Write the content of a job's disk into the empty `directory`."""
     fill_settings(directory, settings, make_conf(settings))
-    (directory / "job.env").write_text(environment(package))
+    composed = materials.prerequisites is not None
+    (directory / "job.env").write_text(environment(package, composed=composed))
     (directory / "portage" / "package.use").write_text(package_use(package))
     bashrc = paths.data("stage-images", "guest", "bashrc").read_text()
     (directory / "portage" / "bashrc").write_text(bashrc + (materials.compile.exports if materials.compile else ""))
@@ -169,6 +173,8 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
         _link(materials.distfiles / distfile.name, directory / "distfiles" / distfile.name)
     binpkgs = directory / "binpkgs"
     binpkgs.mkdir()
+    if composed:
+        return
     (binpkgs / "Packages").write_text(materials.index)
     for cpv in package.requires:
         _link(materials.binpkgs[cpv], binpkgs / f"{cpv}.gpkg.tar")

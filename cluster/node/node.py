@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cluster.node import disk, qemu
 from cluster.node.emulator import Emulator
+from cluster.node.shell import Shell
 from cluster.node.ssh import Connection
 from cluster.node.stage import Stage
 from cluster.target import Target
@@ -29,33 +30,41 @@ class Hardware:
     cpus: int
     boot_s: float
     """How long a boot may take."""
+    snapshot: Path | None = None
+    """The directory of a warm node to restore (`warm.Snapshot`); nodes are booted if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A booted node with an open ssh connection."""
+    """A running node and the way to give it commands."""
 
-    ssh: Connection
+    shell: Shell
     boot_seconds: float
     machine: qemu.Running
 
 
 @contextmanager
-def booted(hardware: Hardware, directory: Path, data: Path | None, own: Callable[[int], None]) -> Iterator[Node]:
-    """Boot a node in `directory`, with the ext4 image `data` as its second disk, and end it on leaving.
+def booted(
+    hardware: Hardware, directory: Path, data: Path, own: Callable[[int], None], prerequisites: Path | None = None
+) -> Iterator[Node]:
+    """Boot a node in `directory` and end it on leaving.
 
-    `own` is told the process group. Raises NodeLost if it does not come up.
+    The ext4 image `data` is its second disk. The image of `prerequisites` is its third, read-only
+    and shared with other nodes; without, that disk is blank. `own` is told the process group.
+    Raises NodeLost if it does not come up.
     """
     start = time.monotonic()
     port = qemu.free_port()
-    disks = [qemu.Disk(disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2"), "qcow2")]
-    if data is not None:
-        disks.append(qemu.Disk(data, "raw"))
+    disks = (
+        qemu.Disk(disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2"), "qcow2"),
+        qemu.Disk(data, "raw"),
+        qemu.Disk(prerequisites or disk.blank(directory / "prerequisites.raw"), "raw", read_only=True),
+    )
     machine = qemu.Machine(
         target=hardware.target,
         kernel=hardware.stage.kernel,
         initrd=hardware.stage.initrd,
-        disks=tuple(disks),
+        disks=disks,
         memory_mib=hardware.memory_mib,
         cpus=hardware.cpus,
         ssh_port=port,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from cluster.errors import MachineError, NodeLost
@@ -29,6 +31,15 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Ram:
+    """A file as a machine's memory."""
+
+    path: Path
+    shared: bool
+    """Whether the machine writes to the file; else what it writes is its own (copy on write)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What a QEMU process is to emulate."""
 
@@ -41,6 +52,12 @@ class Machine:
     init: str = "/sbin/cluster-init"
     ssh_port: int | None = None
     """Loopback port forwarded to the guest's sshd; None for no network."""
+    agent: bool = False
+    """Whether it has a serial port for guest/agent, whose socket of ours is `agent.sock`."""
+    ram: Ram | None = None
+    """A file that is its memory."""
+    incoming: bool = False
+    """Whether it waits for the state of another instead of booting."""
 
 
 def _quoted(path: Path) -> str:
@@ -56,7 +73,14 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
         str(emulator.binary),
         *(["-L", str(emulator.data)] if emulator.data else []),
         *["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
-        *["-machine", hardware.machine, "-accel", "tcg", "-cpu", hardware.cpu],
+        *[
+            "-machine",
+            hardware.machine + (",memory-backend=ram" if machine.ram else ""),
+            "-accel",
+            "tcg",
+            "-cpu",
+            hardware.cpu,
+        ],
         *["-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"],
         *["-kernel", str(machine.kernel), "-initrd", str(machine.initrd)],
         *["-append", f"console={hardware.console} {machine.target.kernel.arguments} cluster.init={machine.init}"],
@@ -72,6 +96,15 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
     if machine.ssh_port is not None:
         words += ["-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{machine.ssh_port}-:22"]
         words += ["-device", f"{hardware.network_bus},netdev=net,romfile="]
+    if machine.ram is not None:
+        share = "on" if machine.ram.shared else "off"
+        options = f"id=ram,size={machine.memory_mib}M,mem-path={_quoted(machine.ram.path)},share={share}"
+        words += ["-object", f"memory-backend-file,{options}"]
+    if machine.agent:
+        words += ["-device", hardware.serial_bus, "-chardev", f"socket,id=agent,path={place}/agent.sock"]
+        words += ["-device", "virtserialport,chardev=agent,name=cluster.agent"]
+    if machine.incoming:
+        words += ["-incoming", "defer"]
     return words
 
 
@@ -109,9 +142,56 @@ def running(emulator: Emulator, machine: Machine, directory: Path) -> Iterator[R
         stack.enter_context(child)
         try:
             monitor.accept(_QMP_DEADLINE_S)
+            monitor.settimeout(_QMP_DEADLINE_S)
         except Exception as error:  # the library raises its own, asyncio's and socket's errors
             raise NodeLost("QEMU did not start", child.why() if child.ended else str(error)) from error
         yield Running(child, console, monitor)
+
+
+def save(vm: Running, state: Path, *, deadline_s: float) -> None:
+    """Stop the machine and write its state, without its memory file, to `state`. Raises NodeLost."""
+    with _asking(vm):
+        vm.monitor.cmd("stop")
+        _prepare(vm)
+        vm.monitor.cmd("migrate", uri=f"file:{state}")
+    _wait_for_migration(vm, deadline_s)
+
+
+def restore(vm: Running, state: Path, *, deadline_s: float) -> None:
+    """Let a machine that waits go on from `state`. Raises NodeLost."""
+    with _asking(vm):
+        _prepare(vm)
+        vm.monitor.cmd("migrate-incoming", uri=f"file:{state}")
+    _wait_for_migration(vm, deadline_s)
+    with _asking(vm):
+        vm.monitor.cmd("cont")  # it was stopped when it was saved, and remembers that
+
+
+def _prepare(vm: Running) -> None:
+    """Leave out the memory, which is a file, and tell of each step."""
+    wanted = [{"capability": name, "state": True} for name in ("x-ignore-shared", "events")]
+    vm.monitor.cmd("migrate-set-capabilities", capabilities=wanted)
+
+
+@contextmanager
+def _asking(vm: Running) -> Iterator[None]:
+    """NodeLost in the place of the library's errors."""
+    try:
+        yield
+    except (TimeoutError, QMPError, OSError) as error:
+        raise NodeLost("QEMU refuses", vm.child.why() if vm.child.ended else str(error)) from error
+
+
+def _wait_for_migration(vm: Running, deadline_s: float) -> None:
+    end = time.monotonic() + deadline_s
+    while True:
+        with _asking(vm):
+            event = vm.monitor.pull_event(wait=max(end - time.monotonic(), 0.01))
+        status = event["data"].get("status") if event and event["event"] == "MIGRATION" else None
+        if status == "completed":
+            return
+        if status == "failed":
+            raise NodeLost("QEMU could not move the machine's state", vm.child.why())
 
 
 def require_memory(memory_mib: int, nodes: int) -> None:

@@ -25,11 +25,26 @@ from cluster.process import run
 _DPKG = "var/lib/dpkg"
 _ARCHIVES = "var/cache/apt/archives"
 _PORTAGE = "opt/portage"
+_PROGRAMS = {
+    "init": "sbin/cluster-init",
+    "configure": "sbin/cluster-configure",
+    "agent": "usr/lib/cluster/agent",
+    "forkserver": "usr/lib/cluster/forkserver",
+    "warm": "usr/lib/cluster/warm",
+}
 _STEP_DEADLINE_S = 600.0
 _WRAPPER = """#!/bin/sh
 # PyPI's Portage takes its prefix for EPREFIX unless told otherwise.
 export EPREFIX="" ROOT=/ PORTAGE_CONFIGROOT=/
-exec /{prefix}/bin/{name} "$@"
+exec /{prefix}/lib/portage/bin/{name} "$@"
+"""
+_FORKING = """#!/bin/sh
+# Ask the server that has imported Portage already (guest/forkserver), if there is one.
+place=/run/forkserver
+[ -p $place/request ] || exec /usr/local/bin/ebuild.cold "$@"
+echo $$ > $place/request
+read -r status < $place/status
+exit "$status"
 """
 
 
@@ -115,11 +130,17 @@ def install_portage(root: Path) -> None:
     (prefix / "etc").mkdir(exist_ok=True)
     (prefix / "etc/portage").symlink_to("/etc/portage")
     (root / "etc/portage").mkdir(parents=True, exist_ok=True)
-    for name in ("emerge", "ebuild", "portageq"):
-        wrapper = root / "usr/local/bin" / name
-        wrapper.parent.mkdir(parents=True, exist_ok=True)
-        wrapper.write_text(_WRAPPER.format(prefix=_PORTAGE, name=name))
-        wrapper.chmod(0o755)
+    for name in ("emerge", "ebuild", "env-update", "portageq"):
+        _write_program(root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name))
+    programs = root / "usr/local/bin"
+    (programs / "ebuild").rename(programs / "ebuild.cold")
+    _write_program(programs / "ebuild", _FORKING)
+
+
+def _write_program(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
 
 
 def _mend_interpreter(command: Path) -> None:
@@ -165,10 +186,9 @@ def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
     shutil.copy(keys / "id.pub", home / "authorized_keys")
-    for name, place in (("init", "sbin/cluster-init"), ("configure", "sbin/cluster-configure")):
-        shutil.copy(guest / name, root / place)
-        (root / place).chmod(0o755)
-    (root / "usr/lib/cluster").mkdir()
+    for name, place in _PROGRAMS.items():
+        _write_program(root / place, (guest / name).read_text())
+    (root / "usr/lib/cluster").mkdir(exist_ok=True)
     shutil.copy(guest / "cc.c", root / "usr/lib/cluster/cc.c")
     (root / "usr/bin/gtar").symlink_to("tar")
     # Where FEATURES=distcc looks for the compiler names that distcc answers to.

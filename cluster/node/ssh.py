@@ -11,7 +11,8 @@ from typing import Self
 
 import paramiko
 
-from cluster.errors import BuildFailed, NodeLost
+from cluster.errors import NodeLost
+from cluster.node.shell import Patience
 
 _CONNECT_S = 20.0
 _POLL_S = 0.5
@@ -59,27 +60,15 @@ class Connection:
         silence_s: float,
         output: Callable[[bytes], object],
     ) -> int:
-        """Run `command`, give what it prints to `output` as it comes, return its exit status.
-
-        The status of a command that a signal ended is 128 + the signal, as a shell has it.
-
-        Raises BuildFailed when it runs for `total_s` or prints nothing for `silence_s`
-        seconds, and NodeLost when the connection breaks.
-        """
-        start = last = time.monotonic()
+        """Run a shell command; as in `Shell`."""
+        patience = Patience(total_s, silence_s)
         try:
             channel = self._transport.open_session(timeout=_CONNECT_S)
             channel.set_combine_stderr(True)
             channel.settimeout(_POLL_S)
             channel.exec_command(f"({command}\n)\nexit $?")  # sshd sends no status for a command that a signal ends
             while True:
-                now = time.monotonic()
-                if now - start > total_s:
-                    raise BuildFailed(f"not done after {total_s:g} s", "raise limits.total_s if it is only slow")
-                if now - last > silence_s:
-                    raise BuildFailed(
-                        f"printed nothing for {silence_s:g} s", "raise limits.silence_s if it is only slow"
-                    )
+                patience.check()
                 try:
                     data = channel.recv(_CHUNK)
                 except TimeoutError:
@@ -91,7 +80,7 @@ class Connection:
                         break
                     channel.status_event.wait(_POLL_S)
                     continue
-                last = now
+                patience.heard()
                 output(data)
             status = channel.recv_exit_status() if channel.exit_status_ready() or self._transport.is_active() else -1
         except (OSError, EOFError, paramiko.SSHException) as error:
@@ -101,7 +90,7 @@ class Connection:
         return status
 
     def fetch(self, remote: PurePosixPath, local: Path, *, deadline_s: float) -> None:
-        """Copy a file of the node to `local`, whole or not at all. Raises NodeLost."""
+        """Copy a file of the node; as in `Shell`."""
         part = local.with_name(local.name + ".part")
         try:
             with paramiko.SFTPClient.from_transport(self._transport) as client:  # type: ignore[union-attr]

@@ -87,7 +87,7 @@ def verify(
 
     with booted(hardware, directory, disk.from_directory(content, room_mib=_ROOM_MIB), own) as node:
         command = f"mkdir -p {job.MOUNT} && mount -o noatime /dev/vdb {job.MOUNT} && exec sh {job.MOUNT}/verify"
-        status = node.ssh.run(command, total_s=deadline_s, silence_s=deadline_s, output=heard)
+        status = node.shell.run(command, total_s=deadline_s, silence_s=deadline_s, output=heard)
     text = b"".join(said).decode(errors="replace")
     found = [match for match in map(_RAN.match, text.splitlines()) if match]
     return Proof(

@@ -1,0 +1,3 @@
+#include <stdio.h>
+#include "rehearsal.h"
+int main(void) { return printf("%d\n", rehearse(1)) < 0; }

@@ -1,0 +1,2 @@
+/* @NAME@ */
+int rehearse(int x);

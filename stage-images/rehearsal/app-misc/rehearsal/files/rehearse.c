@@ -1,0 +1,2 @@
+#include "rehearsal.h"
+int rehearse(int x) { return x + 1; }
