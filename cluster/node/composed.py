@@ -39,7 +39,7 @@ _OTHER = "other"
 _OPAQUE = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
 # An emulated processor would decompress; and images are small, and in the host's page cache.
 _RAW = "-noI -noId -noD -noF -noX"
-_SQFSTAR = f"sqfstar {_RAW} -mkfs-time 0 -root-mode 755 -root-time 0 -exit-on-error -no-progress -quiet"
+_SQFSTAR = f"sqfstar {_RAW} -root-mode 755 -root-uid 0 -root-gid 0 -exit-on-error -no-progress -quiet"
 
 Item = tuple[TarInfo, IO[bytes] | None]
 """An object of the image, and what is in it if it is a file."""
@@ -111,14 +111,6 @@ def replaced(provides: Iterable[str], packages: Iterable[tuple[Cpv, str]]) -> tu
     return tuple(found)
 
 
-def require_no_phases(packages: Iterable[gpkg.Opened]) -> None:
-    """Raise Unfit if a package has a phase that is to run on the target when it is installed."""
-    for package in packages:
-        phases = _INSTALL_PHASES.intersection(package.value("DEFINED_PHASES").split())
-        if phases:
-            raise Unfit(f"{package.cpv} has {', '.join(f'pkg_{name}' for name in sorted(phases))}")
-
-
 def _is_for_compilers(path: str) -> bool:
     return path.split("/")[0] == "usr" and not any(path == name or path.startswith(f"{name}/") for name in _PROGRAMS)
 
@@ -156,7 +148,7 @@ def _make(binpkgs: Sequence[Path], provides: Sequence[str], scratch: Path) -> Pa
     """Write the image into the directory `scratch`; a tar file goes before it, for owners that are not ours."""
     archive, made = scratch / "tree.tar", scratch / "image"
     with _all_opened(binpkgs) as packages:
-        require_no_phases(packages)
+        _require_no_phases(packages)
         need = 2 * sum(member.size for package in packages for member in package.image.getmembers())
         paths.require_space(scratch, (need >> 20) + 64, "the image of a job's prerequisites")
         with TarFile.open(archive, "w", format=PAX_FORMAT) as tar:
@@ -167,12 +159,23 @@ def _make(binpkgs: Sequence[Path], provides: Sequence[str], scratch: Path) -> Pa
     return disk.extend(made)
 
 
+def _require_no_phases(packages: Iterable[gpkg.Opened]) -> None:
+    """Raise Unfit if a package has a phase that is to run on the target when it is installed."""
+    for package in packages:
+        phases = _INSTALL_PHASES.intersection(package.value("DEFINED_PHASES").split())
+        if phases:
+            raise Unfit(f"{package.cpv} has {', '.join(f'pkg_{name}' for name in sorted(phases))}")
+
+
 def _items(packages: Sequence[gpkg.Opened], provides: Sequence[str]) -> Iterator[Item]:
     """Everything in the image, parents before what is in them, and hard links after their files."""
     tree = _tree(packages)
-    directories = {"usr", _INSTALLED} | ({_OTHER} if any(not _is_usr(path) for path in tree) else set())
-    directories |= {f"{_INSTALLED}/{package.value('CATEGORY')}" for package in packages}
-    for path in sorted(directories - tree.keys()):
+    directories = {_INSTALLED, *(f"{_INSTALLED}/{package.value('CATEGORY')}" for package in packages)}
+    if "usr" not in tree:
+        directories.add("usr")
+    if not all(map(_is_usr, tree)):
+        directories.add(_OTHER)
+    for path in sorted(directories):
         yield _new(path, DIRTYPE, 0o755), None
     for path, placed in sorted(tree.items(), key=lambda item: (item[1].member.islnk(), item[0])):
         yield _item(tree, path, placed, packages[placed.package].image)
