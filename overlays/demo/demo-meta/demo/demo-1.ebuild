@@ -2,7 +2,7 @@
 
 EAPI=8
 
-DESCRIPTION="Every package of this repository"
+DESCRIPTION="The packages of the demonstration"
 HOMEPAGE="https://example.org/portage-cluster"
 
 LICENSE="MIT"
