@@ -48,7 +48,7 @@ src_compile() {
 	seen+=( /usr/share/alias /usr/lib/udev /usr/sbin/data /usr/lib /usr/sbin /usr/share /usr/include /etc /var /lib )
 	find "${seen[@]}" -maxdepth 1 \\( -type f -printf '%p %m %u:%g %s %n\n' -o -printf '%p %y %m %u:%g %l\n' \\) \
 		| sort > seen
-	cat /etc/hostname /etc/profile.env /usr/share/alias/* > texts
+	cat /etc/hostname /etc/ld.so.conf /etc/profile.env /usr/share/alias/* > texts
 	has_version '=dev-build/make-4.4' && echo new >> versions
 	has_version '=dev-build/make-4.3' && echo old >> versions
 	has_version app/lib:0/7 && echo lib >> versions
@@ -126,6 +126,7 @@ def test_a_build_sees_in_the_image_what_emerge_would_have_installed(tmp_path: Pa
     assert [b">>> Emerging binary" in log.read_bytes() for log in logs] == [False, True]
 
     assert ours["versions"] == b"new\nlib\n"  # and /usr is sealed
+    assert b"include /etc/ld.so.conf.d/" in ours["texts"]  # else libtool links with an rpath
     assert ours.keys() == theirs.keys()
     assert "installed/dev-build/make-4.3/PF" not in ours
     for name, text in theirs.items():
