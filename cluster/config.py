@@ -38,6 +38,7 @@ class Node(_Section):
 
     memory_mib: Annotated[int, Field(ge=256)]
     cpus: _Positive
+    composed: bool
     warm: bool
     boot_s: _Seconds
 
@@ -97,6 +98,17 @@ class Config(_Section):
     binhost: Binhost
     repositories: dict[str, str]
     profile: Profile
+
+
+def plain(config: Config) -> Config:
+    """The same, but nodes get no help: cold boots, emerge and compilers of their own."""
+    return config.model_copy(
+        update={
+            "node": config.node.model_copy(update={"composed": False, "warm": False}),
+            "distcc": config.distcc.model_copy(update={"enabled": False}),
+            "compile": config.compile.model_copy(update={"enabled": False}),
+        }
+    )
 
 
 def user_file() -> Path:

@@ -93,7 +93,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with room and a stage, and no emulator to find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
     stage = SimpleNamespace(facts={"compiler": "12.2.0"})
-    monkeypatch.setattr(session, "_hardware", lambda *arguments: SimpleNamespace(stage=stage))
+    monkeypatch.setattr(session, "hardware_of", lambda *arguments: SimpleNamespace(stage=stage))
 
 
 # Plans.
@@ -315,7 +315,7 @@ def test_a_second_build_is_refused(
         second.append(cluster("build", "app/editor", *over))
         raise MachineError("this is as far as the first one comes")
 
-    monkeypatch.setattr(session, "_hardware", while_building)
+    monkeypatch.setattr(session, "hardware_of", while_building)
     assert cluster("build", "app/editor", *over).complaint == "this is as far as the first one comes"
     assert str(tmp_path / "state") in second[0].complaint
     assert "another build for arm64 is running" in second[0].complaint

@@ -67,6 +67,8 @@ class LocalEngine:
     cache: Path
     provides: Sequence[str]
     """What the stage has already, as its recipe says."""
+    composed: bool = True
+    """Whether the host unpacks prerequisites."""
     compiler: HostCompiler | None = None
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
@@ -153,7 +155,7 @@ class LocalEngine:
 
     def _composed(self, binpkgs: Sequence[Path], output: Callable[[bytes], object]) -> Path | None:
         """The image of `binpkgs`; None if there are none, or if only Portage in the node can install them."""
-        if not binpkgs:
+        if not binpkgs or not self.composed:
             return None
         try:
             return composed.image(binpkgs, self.provides, self.cache)

@@ -19,9 +19,11 @@ from cluster.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The config's `[compile]`."""
+    """What the config's `[compile]` says."""
 
     slots: int
+    cache: Path
+    """The directory of finished compiles."""
     cache_mib: int
     audit_percent: float
 
@@ -69,9 +71,9 @@ class HostCompiler:
 
 
 @contextmanager
-def serving(cross: CrossCompiler, target: Target, wanted: Wanted) -> Iterator[HostCompiler]:
-    """Run a compile server for nodes of `target` as long as the context lasts."""
-    compiles = CompileCache(cross.cache / "compiles" / target.name, wanted.cache_mib << 20)
+def serving(cross: CrossCompiler, wanted: Wanted) -> Iterator[HostCompiler]:
+    """Run a compile server as long as the context lasts."""
+    compiles = CompileCache(wanted.cache, wanted.cache_mib << 20)
     compiles.prune()
     with CompileServer(compiles, slots=wanted.slots, audit_percent=wanted.audit_percent) as server:
         yield HostCompiler(server, cross)

@@ -17,7 +17,7 @@ from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
-from cluster.model import Action, Outcome, Plan, Repository, Verdict
+from cluster.model import Action, Outcome, Package, Plan, Repository, Verdict
 from cluster.node import emulator, job, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -137,7 +137,7 @@ def _only_one(session: Session) -> Iterator[None]:
         yield
 
 
-def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
+def hardware_of(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     """An emulator and a stage, made if they are not there yet."""
     qemu.require_memory(session.config.node.memory_mib, nodes)
     cache = session.directories.cache
@@ -161,7 +161,7 @@ def _warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardwar
         return hardware
 
 
-def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
+def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
     return job.Settings(
         chost=session.target.chost,
         profile=session.profile,
@@ -200,20 +200,48 @@ def _offload(
 
 
 def _compiler(
-    session: Session, cross: hostcompiler.CrossCompiler | None, stack: ExitStack
+    session: Session, cross: hostcompiler.CrossCompiler | None, stack: ExitStack, compiles: Path | None
 ) -> hostcompiler.HostCompiler | None:
     """Start the compile server if it is wanted."""
     wanted = session.config.compile
     if not wanted.enabled or cross is None:
         return None
-    settings = hostcompiler.Wanted(wanted.slots, wanted.cache_mib, wanted.audit_percent)
-    return stack.enter_context(hostcompiler.serving(cross, session.target, settings))
+    place = compiles or session.directories.cache / "compiles" / session.target.name
+    settings = hostcompiler.Wanted(wanted.slots, place, wanted.cache_mib, wanted.audit_percent)
+    return stack.enter_context(hostcompiler.serving(cross, settings))
+
+
+@contextmanager
+def open_engine(
+    session: Session, nodes: int, reporter: Reporter, *, compiles: Path | None = None
+) -> Iterator[engines.LocalEngine]:
+    """What runs jobs on `nodes` nodes of this machine, with all that serves them, ended on leaving.
+
+    Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
+    """
+    hardware = _warmed(session, hardware_of(session, nodes, reporter), reporter)
+    with runs.Run(session.directories.state) as live, ExitStack() as stack:
+        cross = _cross(session, hardware, reporter)
+        hosts = _offload(session, live, cross, stack, reporter)
+        yield engines.LocalEngine(
+            hardware=hardware,
+            settings=settings_of(session, hosts),
+            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
+            live=live,
+            binhost=binhosts.Binhost(session.binhost, session.target.chost),
+            distdir=session.directories.distfiles,
+            providers=_providers(session),
+            logs=session.directories.logs / session.target.name,
+            cache=session.directories.cache,
+            provides=target.load_recipe().provides,
+            composed=session.config.node.composed,
+            compiler=_compiler(session, cross, stack, compiles),
+        )
 
 
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
     """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
     start = time.monotonic()
-    binhost = binhosts.Binhost(session.binhost, session.target.chost)
     journal = Journal(session.journal)
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
@@ -224,23 +252,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        hardware = _warmed(session, _hardware(session, nodes, reporter), reporter)
-        live = stack.enter_context(runs.Run(session.directories.state))
-        cross = _cross(session, hardware, reporter)
-        hosts = _offload(session, live, cross, stack, reporter)
-        engine = engines.LocalEngine(
-            hardware=hardware,
-            settings=_settings(session, hosts),
-            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
-            live=live,
-            binhost=binhost,
-            distdir=session.directories.distfiles,
-            providers=_providers(session),
-            logs=session.directories.logs / session.target.name,
-            compiler=_compiler(session, cross, stack),
-            cache=session.directories.cache,
-            provides=target.load_recipe().provides,
-        )
+        engine = stack.enter_context(open_engine(session, nodes, reporter))
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
@@ -252,6 +264,12 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             record=lambda outcome: journal.record(session.target.name, outcome),
         )
     return Result(plan, outcomes, round(time.monotonic() - start, 2))
+
+
+def fetch(session: Session, package: Package) -> None:
+    """Have the package's checked sources in the cache. Raises FetchFailed."""
+    for distfile in package.distfiles:
+        distfiles.fetch(distfile, session.directories.distfiles, _providers(session))
 
 
 def _providers(session: Session) -> tuple[distfiles.Provider, ...]:
@@ -271,7 +289,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
     requested = [f"={package.cpv}" for package in plan.packages if package.requested]
     commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
     runs.sweep(session.directories.state)
-    hardware = _hardware(session, 1, reporter)
+    hardware = hardware_of(session, 1, reporter)
     log = session.directories.logs / session.target.name / "verify.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -286,7 +304,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
         proof = verify.verify(
             requested,
             commands,
-            _settings(session),
+            settings_of(session),
             hardware,
             directory=directory,
             binhost_port=server.port,

@@ -291,7 +291,8 @@ def _run(job: Job, request: wire.Request, needs: Needs, view: View, found: Input
         products = tuple(_product(place / path.relative_to("/")) for path in needs.outputs)
         if not ran.status and None in products:
             raise Unusable("an output that is missing")
-    return Compiled(ran.status, ran.stdout, ran.stderr, products)
+    messages = ran.stderr.replace(job.root.linker.encode() + b": ", b"/usr/bin/ld: ")
+    return Compiled(ran.status, ran.stdout, messages, products)
 
 
 def _product(path: Path) -> Product | None:

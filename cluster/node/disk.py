@@ -67,6 +67,17 @@ def read_file(image: Path, path: str) -> bytes:
         return place.read_bytes()
 
 
+def unpack(emulator: Emulator, image: Path, directory: Path) -> None:
+    """Write the files of the ext4 file system in the qcow2 `image` to the empty `directory`."""
+    raw = directory.with_name(directory.name + ".raw")
+    argv: list[str | Path] = [emulator.img, "convert", "-f", "qcow2", "-O", "raw", image, raw]
+    try:
+        run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
+        run([find_program("debugfs", "e2fsprogs"), "-R", f'rdump / "{directory}"', raw], deadline_s=_DEADLINE_S)
+    finally:
+        raw.unlink(missing_ok=True)
+
+
 def compact(emulator: Emulator, raw: Path, path: Path) -> None:
     """Convert a raw image to a qcow2 that holds only what is used."""
     argv: list[str | Path] = [emulator.img, "convert", "-f", "raw", "-O", "qcow2", raw, path]

@@ -42,7 +42,7 @@ _DISK_MIB = 8192  # sparse: what a package may need to build, not what is used
 _NEED_MIB = 3000
 _MEMORY_MIB = 1024
 _STEP_DEADLINE_S = 1200.0
-_POWEROFF_S = 60.0
+_POWEROFF_S = 300.0  # of writing back, on a host that is busy
 _SAID_LINES = 12  # dpkg names the packages it could not configure at the end
 _CONFIGURE_DEADLINE_S = 1800.0
 _FORMAT = 2  # of the directory above; a change makes all stages anew
@@ -167,6 +167,18 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         directory = stages / f"{target.name}-{key(target, recipe)}"
         result.rename(directory)
     return Stage(directory)
+
+
+def rekernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, place: Path) -> None:
+    """Make in `place` a stage that is `stage` but for the kernel, which is that of `target`."""
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        result = Path(scratch) / "stage"
+        result.mkdir()
+        _kernel(target, recipe, cache, Path(scratch), result, lambda text: None)
+        for entry in stage.directory.iterdir():
+            if not (result / entry.name).exists():
+                (result / entry.name).symlink_to(entry)
+        result.rename(place)
 
 
 def _make_key(path: Path) -> None:
@@ -336,5 +348,10 @@ def _configure(emulator: emulators.Emulator, target: Target, result: Path, work:
         said = vm.console.wait_for((done, failed), deadline_s=_CONFIGURE_DEADLINE_S, alive=lambda: not vm.child.ended)
         if said == failed:
             raise MachineError("a package of the stage could not be configured", tail(vm.console.seen, _SAID_LINES))
-        vm.child.wait(_POWEROFF_S)
+        try:
+            vm.child.wait(_POWEROFF_S)
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(
+                "the stage's first boot does not end", "try again when the machine is less busy"
+            ) from error
     return time.monotonic() - start, _compiler_version(vm.console.seen)

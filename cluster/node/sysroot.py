@@ -79,6 +79,8 @@ class Root:
     """Where its compiler looks for headers, by language."""
     libraries: tuple[PurePosixPath, ...]
     """Where its linker looks."""
+    linker: str
+    """What its linker calls itself in messages, where the node's is /usr/bin/ld."""
 
 
 def environment(toolchain: Toolchain, root: Path) -> dict[str, str]:
@@ -117,7 +119,8 @@ def compose(
     added = frozenset((place / _ADDED).read_text().splitlines())
     sandbox = Sandbox(((place, PurePosixPath("/")),), environment(toolchain, place))
     include, libraries = search(sandbox)
-    return Root(sandbox, identity, added, prerequisites_id, include, libraries)
+    linker = ask(sandbox, "gcc", ["-print-prog-name=ld"]).stdout.decode().strip()
+    return Root(sandbox, identity, added, prerequisites_id, include, libraries, linker)
 
 
 def _make(
