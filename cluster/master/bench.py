@@ -167,12 +167,14 @@ class Bench:
     def _native(self, place: Path) -> tuple[tuple[str, float], ...]:
         chost = run(["gcc", "-dumpmachine"], deadline_s=60).strip()
         content = self._job(place, paths.data("profiles", _NATIVE_PROFILE), chost)
-        words = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc"]
+        words = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--tmpfs", "/tmp"]
         for name in ("bin", "sbin", "lib", "lib64"):
             words += ["--symlink", f"usr/{name}", f"/{name}"]
         for prefix in {sys.prefix, sys.base_prefix} - {"/usr"}:
             words += ["--ro-bind", prefix, prefix]
-        path = f"{sys.prefix}/bin:/usr/sbin:/usr/bin"
+        (content / "bin").mkdir()
+        (content / "bin/gtar").symlink_to("/usr/bin/tar")  # as Portage calls it
+        path = f"/job/bin:{sys.prefix}/bin:/usr/sbin:/usr/bin"
         return _in_sandbox([*words, "--setenv", "PATH", path], content, place / "log")
 
     def _user(self, place: Path) -> tuple[tuple[str, float], ...]:
@@ -186,7 +188,7 @@ class Bench:
         if not root.exists():
             self.reporter.step("unpacking the stage for the qemu-user chroot")
             self._unpack_stage(root)
-        words = ["--bind", str(root), "/"]
+        words = ["--bind", str(root), "/", "--tmpfs", "/tmp"]
         path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return _in_sandbox([*words, "--setenv", "PATH", path], content, place / "log")
 
@@ -219,7 +221,7 @@ def _in_sandbox(words: Sequence[str], content: Path, log: Path) -> tuple[tuple[s
     temporary.mkdir()
     argv = [
         *[find_program("bwrap", "bubblewrap"), "--die-with-parent", "--unshare-all", "--uid", "0", "--gid", "0"],
-        *["--clearenv", *words, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/tmp"],
+        *["--clearenv", *words, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"],
         *["--bind", str(temporary), "/var/tmp", "--bind", str(content), "/job"],
         *["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8", "--setenv", "NOCOLOR", "true"],
         *["--setenv", "PORTAGE_USERNAME", "root", "--setenv", "PORTAGE_GRPNAME", "root"],
