@@ -127,8 +127,7 @@ def test_the_commands_are_on_the_path(prefix: Path) -> None:
         wrapper = prefix.parents[1] / "usr/local/bin" / name
         subprocess.run(["sh", "-n", wrapper], check=True)
         assert os.access(wrapper, os.X_OK)
-        cold = wrapper if name != "ebuild" else wrapper.with_name("ebuild.cold")
-        assert f"exec /opt/portage/lib/portage/bin/{name} " in cold.read_text()
+        assert f"exec /usr/lib/cluster/python /opt/portage/lib/portage/bin/{name} " in wrapper.read_text()
         assert (prefix / "bin" / name).exists()
 
 

@@ -36,15 +36,7 @@ _STEP_DEADLINE_S = 600.0
 _WRAPPER = """#!/bin/sh
 # PyPI's Portage takes its prefix for EPREFIX unless told otherwise.
 export EPREFIX="" ROOT=/ PORTAGE_CONFIGROOT=/
-exec /{prefix}/lib/portage/bin/{name} "$@"
-"""
-_FORKING = """#!/bin/sh
-# Ask the server that has imported Portage already (guest/forkserver), if there is one.
-place=/run/forkserver
-[ -p $place/request ] || exec /usr/local/bin/ebuild.cold "$@"
-echo $$ > $place/request
-read -r status < $place/status
-exit "$status"
+exec /usr/lib/cluster/python /{prefix}/lib/portage/bin/{name} "$@"
 """
 
 
@@ -132,9 +124,6 @@ def install_portage(root: Path) -> None:
     (root / "etc/portage").mkdir(parents=True, exist_ok=True)
     for name in ("emerge", "ebuild", "env-update", "portageq"):
         _write_program(root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name))
-    programs = root / "usr/local/bin"
-    (programs / "ebuild").rename(programs / "ebuild.cold")
-    _write_program(programs / "ebuild", _FORKING)
 
 
 def _write_program(path: Path, text: str) -> None:
@@ -189,7 +178,8 @@ def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
     for name, place in _PROGRAMS.items():
         _write_program(root / place, (guest / name).read_text())
     (root / "usr/lib/cluster").mkdir(exist_ok=True)
-    shutil.copy(guest / "cc.c", root / "usr/lib/cluster/cc.c")
+    for source in ("cc.c", "python.c"):  # compiled in the first boot
+        shutil.copy(guest / source, root / "usr/lib/cluster" / source)
     (root / "usr/bin/gtar").symlink_to("tar")
     # Where FEATURES=distcc looks for the compiler names that distcc answers to.
     (root / "usr/lib/distcc").mkdir(parents=True, exist_ok=True)
