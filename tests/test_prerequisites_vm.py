@@ -49,8 +49,8 @@ src_compile() {
 	find "${seen[@]}" -maxdepth 1 \\( -type f -printf '%p %m %u:%g %s %n\n' -o -printf '%p %y %m %u:%g %l\n' \\) \
 		| sort > seen
 	cat /etc/hostname /etc/ld.so.conf /etc/profile.env /usr/share/alias/* > texts
-	has_version '=dev-build/make-4.4' && echo new >> versions
-	has_version '=dev-build/make-4.3' && echo old >> versions
+	has_version '=dev-build/make-4.5' && echo new >> versions
+	has_version '=dev-build/make-4.4.1' && echo old >> versions
 	has_version app/lib:0/7 && echo lib >> versions
 	touch /usr/never 2>/dev/null && echo writable >> versions
 }
@@ -62,8 +62,8 @@ src_install() {
 """
 _EBUILDS: Mapping[str, Mapping[str, str]] = {
     "app/lib-1": {"SLOT": "0/7", "_body": _LIB},
-    "dev-build/make-4.4": {"RDEPEND": "app/lib:=", "DEPEND": "app/lib", "_body": _MAKE},
-    "app/look-1": {"BDEPEND": ">=dev-build/make-4.4 app/lib", "DEPEND": "app/lib:=", "_body": _LOOK},
+    "dev-build/make-4.5": {"RDEPEND": "app/lib:=", "DEPEND": "app/lib", "_body": _MAKE},
+    "app/look-1": {"BDEPEND": ">=dev-build/make-4.5 app/lib", "DEPEND": "app/lib:=", "_body": _LOOK},
 }
 # The host cannot compose anything: the node runs emerge.
 _EMERGE = """\
@@ -128,7 +128,7 @@ def test_a_build_sees_in_the_image_what_emerge_would_have_installed(tmp_path: Pa
     assert ours["versions"] == b"new\nlib\n"  # and /usr is sealed
     assert b"include /etc/ld.so.conf.d/" in ours["texts"]  # else libtool links with an rpath
     assert ours.keys() == theirs.keys()
-    assert "installed/dev-build/make-4.3/PF" not in ours
+    assert "installed/dev-build/make-4.4.1/PF" not in ours
     for name, text in theirs.items():
         match Path(name).name:
             case "environment.bz2":
