@@ -20,7 +20,6 @@ from rich.table import Table
 
 from cluster import config, paths, report, target
 from cluster.errors import ClusterError, InputError
-from cluster.master import bench
 from cluster.master import binhost as binhosts
 from cluster.master import session as sessions
 from cluster.model import Repository
@@ -35,8 +34,6 @@ stage_app = App(name="stage", help="Stages: the root file systems that nodes boo
 binhost_app = App(name="binhost", help="The directory of finished binary packages.")
 app.command(stage_app)
 app.command(binhost_app)
-bench_app = App(name="bench", help="How long things take on this machine.")
-app.command(bench_app)
 
 _REPOSITORY = "demo"
 _WIDTH = 110  # of tables in a log, which has no width of its own
@@ -156,33 +153,6 @@ def build(
     else:
         report.summary(console, result, str(session.binhost))
     return result.exit_code
-
-
-@bench_app.command(name="emulation")
-def bench_emulation(
-    *,
-    package: Annotated[str, Parameter(help="What to build.")] = "dev-build/make",
-    repeat: Annotated[int, Parameter(help="How often, in every variant.")] = 1,
-    variants: Annotated[str, Parameter(help="Names with commas between them.")] = ",".join(bench.VARIANTS),
-    output: Annotated[Path | None, Parameter(help="A directory for the chart, emulation.svg and .png.")] = None,
-    what: What | None = None,
-    common: Common | None = None,
-) -> int:
-    """Build one package natively, in a qemu-user chroot, and in nodes with and without each help."""
-    what, common = what or What(), common or Common()
-    if repeat < 1:
-        raise InputError(f"--repeat {repeat} is too few", "use at least 1")
-    console = _console(common)
-    with report.Reporter(console) as reporter:
-        results = bench.emulation(_open(what, common), package, variants.split(","), repeat, reporter)
-    if common.json:
-        _print_json(bench.as_json(results))
-    else:
-        report.bench_table(console, results)
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        report.bench_chart(results, [output / f"emulation.{kind}" for kind in ("svg", "png")])
-    return 0
 
 
 @app.command

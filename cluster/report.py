@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -19,8 +16,6 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
-from cluster import chart
-from cluster.master import bench
 from cluster.master.session import Result
 from cluster.model import Compiles, Job, Outcome, Plan, Verdict
 
@@ -264,45 +259,6 @@ def plan_table(console: Console, plan: Plan) -> None:
     console.print(table)
     built = len(plan.to_build)
     console.print(f"{built} to build, {len(plan.packages) - built} in the binhost already")
-
-
-def bench_table(console: Console, results: bench.Results) -> None:
-    """Seconds for each variant and phase, medians with their spread, and ratios to native."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("variant", no_wrap=True)
-    for name in (*bench.PHASES, "total", "of native", "wall"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for variant in results.samples:
-        ratio = results.ratio(variant)
-        cells = [_median(results, variant, name) for name in (*bench.PHASES, "total")]
-        table.add_row(variant, *cells, f"{ratio:.2f}" if ratio else "", _median(results, variant, "wall"))
-    console.print(table)
-    for variant, reason in results.left_out.items():
-        console.print(f"{variant} left out: {escape(reason)}", soft_wrap=True)
-    facts = bench.machine()
-    console.print(
-        f"{results.package}; seconds, medians of {results.repeat} (least to most); "
-        f"{facts['cores']} cores, {facts['cpu']}, Linux {facts['kernel']}",
-        soft_wrap=True,
-    )
-
-
-def _median(results: bench.Results, variant: str, name: str) -> str:
-    values = sorted(map(bench.value_of(name), results.samples[variant]))
-    spread = f" ({values[0]:.1f}\N{EN DASH}{values[-1]:.1f})" if len(values) > 1 else ""
-    return f"{statistics.median(values):.1f}{spread}"
-
-
-def bench_chart(results: bench.Results, outputs: Sequence[Path]) -> None:
-    """Draw the medians. Raises MachineError without matplotlib."""
-    phases = {
-        variant: {name: results.median(variant, bench.value_of(name)) for name in bench.PHASES}
-        for variant in results.samples
-    }
-    ratios = {name: ratio for name in results.samples if (ratio := results.ratio(name)) is not None}
-    facts = bench.machine()
-    subtitle = f"median of {results.repeat}, {facts['cores']} cores, {facts['cpu']}"
-    chart.bars(f"Building {results.package} for arm64 on x86-64", subtitle, phases, ratios, outputs)
 
 
 def build_json(result: Result) -> dict[str, Any]:
