@@ -43,6 +43,18 @@ class Reporter(dispatch.Progress, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Levers:
+    """What makes the builds of a node fast. `cluster build` uses what the configuration says, a benchmark some."""
+
+    distcc: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Levers:
+        """Those that are on in `config`."""
+        return cls(distcc=config.distcc.enabled)
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """An invocation's configuration, resolved: nothing is looked up twice."""
 
@@ -122,7 +134,7 @@ def _existing_binhost(session: Session) -> binhosts.Binhost | None:
 
 
 @contextmanager
-def _only_one(session: Session) -> Iterator[None]:
+def only_one(session: Session) -> Iterator[None]:
     """Hold the lock of this state directory for this target."""
     session.directories.state.mkdir(parents=True, exist_ok=True)
     path = session.directories.state / f"build-{session.target.name}.lock"
@@ -137,7 +149,7 @@ def _only_one(session: Session) -> Iterator[None]:
         yield
 
 
-def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
+def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     """An emulator and a stage, made if they are not there yet."""
     qemu.require_memory(session.config.node.memory_mib, nodes)
     cache = session.directories.cache
@@ -150,7 +162,7 @@ def _hardware(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
 
 
-def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
+def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
     return job.Settings(
         chost=session.target.chost,
         profile=session.profile,
@@ -163,10 +175,8 @@ def _settings(session: Session, distcc_hosts: str = "") -> job.Settings:
 
 
 def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitStack, reporter: Reporter) -> str:
-    """Start distccd if it is wanted and its compiler is the nodes'; returns DISTCC_HOSTS or ""."""
+    """Start distccd if its compiler is the nodes'; returns DISTCC_HOSTS or ""."""
     wanted = session.config.distcc
-    if not wanted.enabled:
-        return ""
     reporter.step("starting distccd and compiling one file through it")
     offload = stack.enter_context(
         distcc.offloading(session.target, live.public, port=wanted.port, slots=wanted.slots, own=live.own)
@@ -180,6 +190,29 @@ def _offload(session: Session, live: runs.Run, hardware: Hardware, stack: ExitSt
     return offload.hosts
 
 
+def engine_for(
+    session: Session,
+    levers: Levers,
+    hardware: Hardware,
+    live: runs.Run,
+    binhost: binhosts.Binhost,
+    stack: ExitStack,
+    reporter: Reporter,
+) -> engines.LocalEngine:
+    """An engine that uses `levers`; what they start is ended with `stack`."""
+    hosts = _offload(session, live, hardware, stack, reporter) if levers.distcc else ""
+    return engines.LocalEngine(
+        hardware=hardware,
+        settings=settings_of(session, hosts),
+        limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
+        live=live,
+        binhost=binhost,
+        distdir=session.directories.distfiles,
+        providers=providers(session),
+        logs=session.directories.logs / session.target.name,
+    )
+
+
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
     """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
     start = time.monotonic()
@@ -188,27 +221,18 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
         return Result(plan, skipped, round(time.monotonic() - start, 2))
-    with _only_one(session), ExitStack() as stack:
+    levers = Levers.of(session.config)
+    with only_one(session), ExitStack() as stack:
         left = runs.sweep(session.directories.state)
         if left:
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        if session.config.distcc.enabled:
+        if levers.distcc:
             distcc.cross_compiler(session.target)  # said before minutes go into a stage
-        hardware = _hardware(session, nodes, reporter)
+        hardware = hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
-        hosts = _offload(session, live, hardware, stack, reporter)
-        engine = engines.LocalEngine(
-            hardware=hardware,
-            settings=_settings(session, hosts),
-            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
-            live=live,
-            binhost=binhost,
-            distdir=session.directories.distfiles,
-            providers=_providers(session),
-            logs=session.directories.logs / session.target.name,
-        )
+        engine = engine_for(session, levers, hardware, live, binhost, stack, reporter)
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
@@ -222,7 +246,8 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
     return Result(plan, outcomes, round(time.monotonic() - start, 2))
 
 
-def _providers(session: Session) -> tuple[distfiles.Provider, ...]:
+def providers(session: Session) -> tuple[distfiles.Provider, ...]:
+    """Where the session's source archives come from."""
     wanted = session.config.distfiles
     locations = [repository.location for repository in session.repositories] if wanted.distribution else []
     return distfiles.providers(locations, session.directories.cache / "apt" / "sources", wanted.mirrors)
@@ -239,7 +264,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
     requested = [f"={package.cpv}" for package in plan.packages if package.requested]
     commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
     runs.sweep(session.directories.state)
-    hardware = _hardware(session, 1, reporter)
+    hardware = hardware_for(session, 1, reporter)
     log = session.directories.logs / session.target.name / "verify.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -254,7 +279,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
         proof = verify.verify(
             requested,
             commands,
-            _settings(session),
+            settings_of(session),
             hardware,
             directory=directory,
             binhost_port=server.port,

@@ -29,6 +29,8 @@ class Hardware:
     cpus: int
     boot_s: float
     """How long a boot may take."""
+    disk_cache: str = "unsafe"
+    """QEMU's cache mode for its disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,10 @@ def booted(hardware: Hardware, directory: Path, data: Path | None, own: Callable
     """
     start = time.monotonic()
     port = qemu.free_port()
-    disks = [qemu.Disk(disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2"), "qcow2")]
+    root = disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2")
+    disks = [qemu.Disk(root, "qcow2", cache=hardware.disk_cache)]
     if data is not None:
-        disks.append(qemu.Disk(data, "raw"))
+        disks.append(qemu.Disk(data, "raw", cache=hardware.disk_cache))
     machine = qemu.Machine(
         target=hardware.target,
         kernel=hardware.stage.kernel,

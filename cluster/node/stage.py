@@ -159,6 +159,25 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     return Stage(directory)
 
 
+def with_kernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
+    """`stage` with the kernel that `target` names in the place of its own, kept in the cache as well."""
+    mirror = machine_mirror()
+    directory = cache / "kernels" / f"{stage.directory.name}-{key(target, recipe, mirror)}"
+    with paths.locked(directory.parent / "lock"):
+        if (directory / "stage.json").exists():
+            return Stage(directory)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as scratch:
+            work = Path(scratch)
+            result = work / "stage"
+            result.mkdir()
+            release = _kernel(target, recipe, mirror, cache, work, result, say)
+            for name in (stage.disk.name, "keys"):
+                (result / name).symlink_to(stage.directory / name)
+            (result / "stage.json").write_text(json.dumps({**stage.facts, "kernel": release}, indent=1) + "\n")
+            result.rename(directory)
+    return Stage(directory)
+
+
 def _make_key(path: Path) -> None:
     """An ed25519 key pair in OpenSSH's format at `path` and `path`.pub."""
     private = Ed25519PrivateKey.generate()
