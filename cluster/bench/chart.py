@@ -13,7 +13,8 @@ from cluster.errors import MachineError
 
 # Okabe and Ito's colours, which nobody confuses.
 _COLOURS = dict(zip(PARTS, ("#999999", "#0072b2", "#e69f00", "#009e73"), strict=True))
-_INCHES_WIDE, _INCHES_A_BAR, _INCHES_AROUND = 9.0, 0.48, 1.7
+_WORDS = dict(zip(PARTS, ("black", "white", "black", "white"), strict=True))  # legible on them
+_INCHES_WIDE, _INCHES_A_BAR, _INCHES_AROUND = 9.0, 0.46, 1.6
 _DPI = 150
 _LABEL_FROM = 0.06  # of the longest bar: a narrower part has no room for its seconds
 
@@ -46,19 +47,22 @@ def _fill(axes: Any, report: Report) -> None:
     for part in PARTS:
         widths = [median[part] for median in medians]
         bars = axes.barh(names, widths, left=left, height=0.68, color=_COLOURS[part], label=part.removesuffix("_s"))
-        texts = [f"{width:.0f}" if width >= _LABEL_FROM * longest else "" for width in widths]
-        axes.bar_label(bars, texts, label_type="center", color="white", fontsize=9, fontweight="bold")
+        wide = [width >= _LABEL_FROM * longest and part != PARTS[-1] for width in widths]  # the last has the line
+        texts = [f"{width:.0f}" if room else "" for width, room in zip(widths, wide, strict=True)]
+        axes.bar_label(bars, texts, label_type="center", color=_WORDS[part], fontsize=9, fontweight="bold")
         left = [start + width for start, width in zip(left, widths, strict=True)]
     _mark_totals(axes, report)
     axes.invert_yaxis()  # the first variant on top
     axes.set_xlim(0, longest * 1.24)
-    axes.set_xlabel("seconds, median of the ebuild's phases; the line is the spread of the total")
-    axes.set_title(f"{report.package}, {report.repeat} builds each", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("seconds in the ebuild's phases, and times native; the line is the spread of the total")
+    builds = "one build" if report.repeat == 1 else f"median of {report.repeat} builds"
+    axes.set_title(f"{report.package}, {builds}", loc="left", fontsize=12, fontweight="bold", pad=30)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=11)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(ncols=len(PARTS), frameon=False, loc="lower left", bbox_to_anchor=(0.32, 1.0), borderaxespad=0.3)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.4}
+    axes.legend(ncols=len(PARTS), frameon=False, handlelength=1, handletextpad=0.5, borderpad=0, **place)
 
 
 def _mark_totals(axes: Any, report: Report) -> None:

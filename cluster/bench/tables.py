@@ -37,6 +37,11 @@ def _table(first: str, *headings: str) -> Table:
     return table
 
 
+def _line(console: Console, text: str) -> None:
+    """One line as it is, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def _heading(part: str) -> str:
     return part.removesuffix("_s")
 
@@ -51,7 +56,7 @@ def _times(value: float | None) -> str:
 
 def emulation(console: Console, report: Report) -> None:
     """Medians in seconds with the ratio to native of each part, the spread of the total, the times of 2009."""
-    console.print(f"{report.package}, {report.repeat} builds each: median seconds, and times native", highlight=False)
+    _line(console, f"{report.package}, builds of each: {report.repeat}; median seconds, and times native")
     table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "")), "spread", "wall")
     against = {part: ratios(report.summaries, part) for part in _COLUMNS}
     for name, summary in report.summaries.items():
@@ -61,21 +66,21 @@ def emulation(console: Console, report: Report) -> None:
         table.add_row(name, *cells, f"{least}-{most}", _seconds(median["wall_s"]))
     console.print(table)
     for name, made_of in report.made_of.items():
-        console.print(f"{name}: {made_of}", highlight=False, soft_wrap=True)
+        _line(console, f"{name}: {made_of}")
     for name, why in report.left_out.items():
-        console.print(f"{name}: left out, {why}", highlight=False, soft_wrap=True, markup=False)
+        _line(console, f"{name}: left out, {why}")
     _print_machine(console, report.machine)
     _print_talk(console)
 
 
 def _print_machine(console: Console, facts: Mapping[str, str | int]) -> None:
     words = f"{facts['cores']} cores of {facts['cpu']}, Linux {facts['kernel']}, QEMU {facts['qemu']}"
-    console.print(words, highlight=False, soft_wrap=True)
+    _line(console, words)
 
 
 def _print_talk(console: Console) -> None:
     title, variants = talk()
-    console.print(f"\n{title}: seconds, and times native", highlight=False)
+    _line(console, f"\n{title}: seconds, and times native")
     table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "") if part != "install_s"))
     for name, spent in variants.items():
         table.add_row(name, *_talk_cells(spent, variants["native"]))
@@ -93,7 +98,7 @@ def _talk_cells(spent: Mapping[str, float], native: Mapping[str, float]) -> list
 
 def starts(console: Console, report: process_starts.Report) -> None:
     """Milliseconds of process starts, natively and in the node."""
-    console.print(f"{report.repeat} starts each: median milliseconds (least-greatest)", highlight=False)
+    _line(console, f"starts of each: {report.repeat}; median milliseconds (least-greatest)")
     table = _table("process", "native", "", "node", "", "times native")
     for name, native in report.native.items():
         table.add_row(name, *_median(native), *_median(report.node[name]), _times(report.ratios[name]))
