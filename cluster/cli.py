@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster import config, paths, report, target
+from cluster.bench import chart, emulation, starts, tables
 from cluster.errors import ClusterError, InputError
 from cluster.master import binhost as binhosts
 from cluster.master import session as sessions
@@ -34,6 +35,8 @@ stage_app = App(name="stage", help="Stages: the root file systems that nodes boo
 binhost_app = App(name="binhost", help="The directory of finished binary packages.")
 app.command(stage_app)
 app.command(binhost_app)
+bench_app = App(name="bench", help="Measure what emulation costs, and what each of our levers brings.")
+app.command(bench_app)
 
 _REPOSITORY = "demo"
 _WIDTH = 110  # of tables in a log, which has no width of its own
@@ -287,6 +290,64 @@ def binhost_list(*, what: What | None = None, common: Common | None = None) -> i
         return 0
     for entry in entries:
         print(f"{entry.metadata.cpv}\t{entry.size}")
+    return 0
+
+
+def _at_least_one(repeat: int) -> None:
+    if repeat < 1:
+        raise InputError(f"--repeat {repeat} is too few", "use at least 1")
+
+
+@bench_app.command(name="emulation")
+def bench_emulation(
+    *,
+    package: Annotated[str, Parameter(help="What is built.")] = "dev-build/make",
+    repeat: Annotated[int, Parameter(help="How often in each variant.")] = 3,
+    variants: Annotated[str, Parameter(help="Some of them, with commas.")] = ",".join(emulation.VARIANTS),
+    output: Annotated[Path | None, Parameter(help="Write emulation.json, .svg and .png into this directory.")] = None,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Build one package natively, under qemu-user, and in nodes with more and more of our levers."""
+    what, common = what or What(), common or Common()
+    _at_least_one(repeat)
+    names = [name.strip() for name in variants.split(",") if name.strip()]
+    emulation.check_names(names)
+    if output is not None:
+        chart.require()
+        output.mkdir(parents=True, exist_ok=True)
+    session = _open(what, common)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        measured = emulation.measure(session, package, names, repeat, reporter)
+    if output is not None:
+        (output / "emulation.json").write_text(json.dumps(measured.json(), indent=1) + "\n")
+        chart.draw(measured, output)
+    if common.json:
+        _print_json(measured.json())
+    else:
+        tables.emulation(console, measured)
+    return 0
+
+
+@bench_app.command(name="process")
+def bench_process(
+    *,
+    repeat: Annotated[int, Parameter(help="How often each is started.")] = 20,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Measure what starting a process costs, from /bin/true to a compile and link, in a node and natively."""
+    what, common = what or What(), common or Common()
+    _at_least_one(repeat)
+    session = _open(what, common)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        measured = starts.measure(session, repeat, reporter)
+    if common.json:
+        _print_json(measured.json())
+    else:
+        tables.starts(console, measured)
     return 0
 
 

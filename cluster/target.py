@@ -69,7 +69,17 @@ class Recipe(_Data):
     provides: tuple[str, ...]
 
 
-_T = TypeVar("_T", Target, Recipe)
+class Plain(_Data):
+    """What replaces parts of a target in a node that nobody has tuned: one file of `stage-images/plain`."""
+
+    machine: str
+    cpu: str
+    package: str
+    suite: str
+    arguments: str
+
+
+_T = TypeVar("_T", Target, Recipe, Plain)
 
 
 def _load(path: Path, kind: type[_T]) -> _T:
@@ -97,3 +107,17 @@ def load(name: str) -> Target:
 def load_recipe(name: str = "debian") -> Recipe:
     """The stage recipe called `name`."""
     return _load(paths.data("stage-images", f"{name}.toml"), Recipe)
+
+
+def plain(target: Target) -> Target:
+    """The target as it is without tuning: QEMU's and the distribution's defaults. For comparison only."""
+    path = paths.data("stage-images", "plain", f"{target.name}.toml")
+    if not path.exists():
+        raise InputError(f"nothing says what a plain node for {target.name} is", f"write {path}")
+    defaults = _load(path, Plain)
+    return target.model_copy(
+        update={
+            "qemu": target.qemu.model_copy(update={"machine": defaults.machine, "cpu": defaults.cpu}),
+            "kernel": target.kernel.model_copy(update=defaults.model_dump(include={"package", "suite", "arguments"})),
+        }
+    )

@@ -93,7 +93,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with room and a stage, and no emulator to find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
     stage = SimpleNamespace(facts={"compiler": "12.2.0"})
-    monkeypatch.setattr(session, "hardware_of", lambda *arguments: SimpleNamespace(stage=stage))
+    monkeypatch.setattr(session, "hardware_for", lambda *arguments: SimpleNamespace(stage=stage))
 
 
 # Plans.
@@ -315,7 +315,7 @@ def test_a_second_build_is_refused(
         second.append(cluster("build", "app/editor", *over))
         raise MachineError("this is as far as the first one comes")
 
-    monkeypatch.setattr(session, "hardware_of", while_building)
+    monkeypatch.setattr(session, "hardware_for", while_building)
     assert cluster("build", "app/editor", *over).complaint == "this is as far as the first one comes"
     assert str(tmp_path / "state") in second[0].complaint
     assert "another build for arm64 is running" in second[0].complaint
@@ -380,3 +380,28 @@ def test_a_port_in_use(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_binhost_list_of_an_empty_one(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster("binhost", "list", "--json", "--binhost", tmp_path / "binhost").json == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("emulation", "--variants", "tuned,fast"), "there is no variant 'fast': variants: native, qemu-user, plain"),
+        (("emulation", "--repeat", "0"), "--repeat 0 is too few: use at least 1"),
+        (("process", "--repeat", "0"), "--repeat 0 is too few: use at least 1"),
+    ],
+)
+def test_a_benchmark_that_cannot_be_meant(cluster: Cluster, words: tuple[str, ...], said: str) -> None:
+    assert cluster("bench", *words).complaint.startswith(said)
+
+
+def test_a_chart_without_matplotlib_is_refused_before_anything_is_built(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise MachineError("a chart needs matplotlib", "install it")
+
+    monkeypatch.setattr(cli.chart, "require", missing)
+    assert cluster("bench", "emulation", "--output", str(tmp_path / "out")).complaint == (
+        "a chart needs matplotlib: install it"
+    )
+    assert not (tmp_path / "out").exists()

@@ -199,3 +199,10 @@ def test_a_silent_node_is_lost_after_the_deadline(console: Console, peer: Peer) 
     peer(b"waiting for the root disk\n")
     with pytest.raises(NodeLost, match=r"did not say 'cluster: node ready' within 0\.3 s: waiting for the root disk"):
         console.wait_for((READY,), deadline_s=0.3, alive=lambda: True)
+
+
+def test_a_disks_cache_mode_is_its_own() -> None:
+    machine = replace(MACHINE, disks=(MACHINE.disks[0], replace(MACHINE.disks[1], cache="writeback")))
+    first, second = values(arguments(EMULATOR, machine, Path("/n")), "-drive")
+    assert ",cache=unsafe," in first
+    assert ",cache=writeback," in second

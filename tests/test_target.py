@@ -80,3 +80,17 @@ def test_a_new_target_is_one_more_file(arm64: Path) -> None:
     text = arm64.read_text()
     (arm64.parent / "other.toml").write_text(text.replace('name = "arm64"', 'name = "other"'))
     assert target.load("other").name == "other"
+
+
+def test_a_plain_target_has_the_distributions_kernel_and_no_tuning() -> None:
+    tuned = target.load("arm64")
+    plain = target.plain(tuned)
+    assert (plain.name, plain.chost, plain.kernel.modules) == (tuned.name, tuned.chost, tuned.kernel.modules)
+    assert (plain.qemu.cpu, plain.kernel.package, plain.kernel.arguments) == ("max", "linux-image-arm64", "")
+    assert tuned.kernel.arguments
+
+
+def test_a_target_without_a_plain_file_is_named() -> None:
+    other = target.load("arm64").model_copy(update={"name": "z80"})
+    with pytest.raises(InputError, match="what a plain node for z80 is"):
+        target.plain(other)

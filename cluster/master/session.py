@@ -17,7 +17,7 @@ from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
-from cluster.model import Action, Outcome, Package, Plan, Repository, Verdict
+from cluster.model import Action, Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -122,7 +122,7 @@ def _existing_binhost(session: Session) -> binhosts.Binhost | None:
 
 
 @contextmanager
-def _only_one(session: Session) -> Iterator[None]:
+def only_one(session: Session) -> Iterator[None]:
     """Hold the lock of this state directory for this target."""
     session.directories.state.mkdir(parents=True, exist_ok=True)
     path = session.directories.state / f"build-{session.target.name}.lock"
@@ -137,7 +137,7 @@ def _only_one(session: Session) -> Iterator[None]:
         yield
 
 
-def hardware_of(session: Session, nodes: int, reporter: Reporter) -> Hardware:
+def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     """An emulator and a stage, made if they are not there yet."""
     qemu.require_memory(session.config.node.memory_mib, nodes)
     cache = session.directories.cache
@@ -150,7 +150,7 @@ def hardware_of(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
 
 
-def _warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware:
+def warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware:
     """The same with a snapshot, unless that is not wanted or cannot be had."""
     if not session.config.node.warm:
         return hardware
@@ -211,48 +211,56 @@ def _compiler(
     return stack.enter_context(hostcompiler.serving(cross, settings))
 
 
-@contextmanager
-def open_engine(
-    session: Session, nodes: int, reporter: Reporter, *, compiles: Path | None = None
-) -> Iterator[engines.LocalEngine]:
-    """What runs jobs on `nodes` nodes of this machine, with all that serves them, ended on leaving.
+def engine_for(
+    session: Session,
+    hardware: Hardware,
+    live: runs.Run,
+    binhost: binhosts.Binhost,
+    stack: ExitStack,
+    reporter: Reporter,
+    *,
+    compiles: Path | None = None,
+) -> engines.LocalEngine:
+    """What runs jobs on nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
     Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
     """
-    hardware = _warmed(session, hardware_of(session, nodes, reporter), reporter)
-    with runs.Run(session.directories.state) as live, ExitStack() as stack:
-        cross = _cross(session, hardware, reporter)
-        hosts = _offload(session, live, cross, stack, reporter)
-        yield engines.LocalEngine(
-            hardware=hardware,
-            settings=settings_of(session, hosts),
-            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
-            live=live,
-            binhost=binhosts.Binhost(session.binhost, session.target.chost),
-            distdir=session.directories.distfiles,
-            providers=_providers(session),
-            logs=session.directories.logs / session.target.name,
-            cache=session.directories.cache,
-            provides=target.load_recipe().provides,
-            composed=session.config.node.composed,
-            compiler=_compiler(session, cross, stack, compiles),
-        )
+    hardware = warmed(session, hardware, reporter)
+    cross = _cross(session, hardware, reporter)
+    hosts = _offload(session, live, cross, stack, reporter)
+    return engines.LocalEngine(
+        hardware=hardware,
+        settings=settings_of(session, hosts),
+        limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
+        live=live,
+        binhost=binhost,
+        distdir=session.directories.distfiles,
+        providers=providers(session),
+        logs=session.directories.logs / session.target.name,
+        cache=session.directories.cache,
+        provides=target.load_recipe().provides,
+        composed=session.config.node.composed,
+        compiler=_compiler(session, cross, stack, compiles),
+    )
 
 
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
     """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
     start = time.monotonic()
+    binhost = binhosts.Binhost(session.binhost, session.target.chost)
     journal = Journal(session.journal)
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
         return Result(plan, skipped, round(time.monotonic() - start, 2))
-    with _only_one(session), ExitStack() as stack:
+    with only_one(session), ExitStack() as stack:
         left = runs.sweep(session.directories.state)
         if left:
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        engine = stack.enter_context(open_engine(session, nodes, reporter))
+        hardware = hardware_for(session, nodes, reporter)
+        live = stack.enter_context(runs.Run(session.directories.state))
+        engine = engine_for(session, hardware, live, binhost, stack, reporter)
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
@@ -266,13 +274,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
     return Result(plan, outcomes, round(time.monotonic() - start, 2))
 
 
-def fetch(session: Session, package: Package) -> None:
-    """Have the package's checked sources in the cache. Raises FetchFailed."""
-    for distfile in package.distfiles:
-        distfiles.fetch(distfile, session.directories.distfiles, _providers(session))
-
-
-def _providers(session: Session) -> tuple[distfiles.Provider, ...]:
+def providers(session: Session) -> tuple[distfiles.Provider, ...]:
     wanted = session.config.distfiles
     locations = [repository.location for repository in session.repositories] if wanted.distribution else []
     return distfiles.providers(locations, session.directories.cache / "apt" / "sources", wanted.mirrors)
@@ -289,7 +291,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
     requested = [f"={package.cpv}" for package in plan.packages if package.requested]
     commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
     runs.sweep(session.directories.state)
-    hardware = hardware_of(session, 1, reporter)
+    hardware = hardware_for(session, 1, reporter)
     log = session.directories.logs / session.target.name / "verify.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

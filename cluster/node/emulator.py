@@ -43,13 +43,13 @@ def _version(binary: Path, env: Mapping[str, str]) -> str:
     return found.group(1) if found else "0"
 
 
-def _installed(target: Target) -> Emulator | None:
-    """The QEMU on PATH if it is new enough."""
+def _installed(target: Target, oldest: int) -> Emulator | None:
+    """The QEMU on PATH if its major version is at least `oldest`."""
     binary, img = shutil.which(target.qemu.binary), shutil.which("qemu-img")
     if not binary or not img:
         return None
     version = _version(Path(binary), {})
-    if int(version.split(".")[0]) < OLDEST_MAJOR:
+    if int(version.split(".")[0]) < oldest:
         return None
     return Emulator(Path(binary), Path(img), version)
 
@@ -60,14 +60,16 @@ def _private(prefix: Path, target: Target) -> Emulator:
     modules = next(iter(prefix.glob("usr/lib/*-linux-gnu/qemu")), prefix)
     env = {"LD_LIBRARY_PATH": ":".join(map(str, libraries)), "QEMU_MODULE_DIR": str(modules)}
     binary = prefix / "usr/bin" / target.qemu.binary
-    return Emulator(binary, prefix / "usr/bin/qemu-img", _version(binary, env), prefix / "usr/share/qemu", env)
+    img = prefix / "usr/bin/qemu-img"
+    if not img.exists():  # the machine has this very version of it
+        img = Path(find_program("qemu-img", "qemu-utils"))
+    return Emulator(binary, img, _version(binary, env), prefix / "usr/share/qemu", env)
 
 
-def _fetch(cache: Path, prefix: Path, target: Target) -> None:
-    mirror = machine_mirror()
-    backports = f"{mirror.codename}-backports"
-    apt = PrivateApt(cache / "apt" / "host", (mirror.codename, backports), host_status=True)
-    debs = apt.download([target.qemu.package, "qemu-utils"], suite=backports)
+def _fetch(cache: Path, prefix: Path, target: Target, suite: str) -> None:
+    suites = tuple(dict.fromkeys((machine_mirror().codename, suite)))
+    apt = PrivateApt(cache / "apt" / ("host" if len(suites) > 1 else "release"), suites, host_status=True)
+    debs = apt.download([target.qemu.package, "qemu-utils"], suite=suite)
     scratch = Path(f"{prefix}.new")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -82,16 +84,36 @@ def ensure(target: Target, cache: Path) -> Emulator:
 
     Raises MachineError when there is none to be had.
     """
-    found = _installed(target)
+    found = _installed(target, OLDEST_MAJOR)
     if found:
         return found
-    prefix = cache / "qemu" / target.qemu.package
     try:
-        with locked(prefix.parent / "lock"):
-            if not prefix.exists():
-                _fetch(cache, prefix, target)
-        return _private(prefix, target)
+        return _ensure_private(target, cache, target.qemu.package, f"{machine_mirror().codename}-backports")
     except ClusterError as error:
         raise MachineError(
             f"no QEMU {OLDEST_MAJOR} or newer for {target.name}: {error}", f"install {target.qemu.package}"
         ) from error
+
+
+def of_release(target: Target, cache: Path) -> Emulator:
+    """The QEMU that the machine has, however old, else its release's own, fetched into `cache`.
+
+    For comparison only: it is what one has who does not look for a newer one. Raises MachineError.
+    """
+    found = _installed(target, 0)
+    return found or _ensure_private(target, cache, f"{target.qemu.package}-release", machine_mirror().codename)
+
+
+def _ensure_private(target: Target, cache: Path, name: str, suite: str) -> Emulator:
+    prefix = cache / "qemu" / name
+    with locked(prefix.parent / "lock"):
+        if not prefix.exists():
+            _fetch(cache, prefix, target, suite)
+    return _private(prefix, target)
+
+
+def user_version(target: Target) -> str:
+    """Name and version of the machine's qemu-user for `target`. Raises MachineError without one."""
+    name = target.qemu.binary.replace("qemu-system", "qemu", 1)
+    binary = find_program(f"{name}-static", "qemu-user-static")
+    return f"qemu-user {_version(Path(binary), {})}"

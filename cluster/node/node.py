@@ -32,6 +32,8 @@ class Hardware:
     """How long a boot may take."""
     snapshot: Path | None = None
     """The directory of a warm node to restore (`warm.Snapshot`); nodes are booted if there is none."""
+    disk_cache: str = "unsafe"
+    """QEMU's cache mode for its disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,13 @@ def booted(
     """
     start = time.monotonic()
     port = qemu.free_port()
+    cache = hardware.disk_cache
+    root = disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2")
+    blank = prerequisites or disk.blank(directory / "prerequisites.raw")
     disks = (
-        qemu.Disk(disk.overlay(hardware.emulator, hardware.stage.disk, directory / "root.qcow2"), "qcow2"),
-        qemu.Disk(data, "raw"),
-        qemu.Disk(prerequisites or disk.blank(directory / "prerequisites.raw"), "raw", read_only=True),
+        qemu.Disk(root, "qcow2", cache=cache),
+        qemu.Disk(data, "raw", cache=cache),
+        qemu.Disk(blank, "raw", read_only=True, cache=cache),
     )
     machine = qemu.Machine(
         target=hardware.target,

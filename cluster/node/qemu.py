@@ -28,6 +28,8 @@ class Disk:
     path: Path
     format: str
     read_only: bool = False
+    cache: str = "unsafe"
+    """QEMU's cache mode: `unsafe` never waits for the host's disk, for what is thrown away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
         *["-device", hardware.random_bus],
     ]
     for number, disk in enumerate(machine.disks):
-        options = f"file={_quoted(disk.path)},format={disk.format},if=none,id=disk{number},cache=unsafe,discard=unmap"
+        options = f"file={_quoted(disk.path)},format={disk.format},if=none,id=disk{number}"
+        options += f",cache={disk.cache},discard=unmap"
         words += ["-drive", options + (",readonly=on" if disk.read_only else "")]
         words += ["-device", f"{hardware.disk_bus},drive=disk{number}"]
     if machine.ssh_port is not None:

@@ -169,16 +169,22 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     return Stage(directory)
 
 
-def rekernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, place: Path) -> None:
-    """Make in `place` a stage that is `stage` but for the kernel, which is that of `target`."""
-    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-        result = Path(scratch) / "stage"
-        result.mkdir()
-        _kernel(target, recipe, cache, Path(scratch), result, lambda text: None)
-        for entry in stage.directory.iterdir():
-            if not (result / entry.name).exists():
-                (result / entry.name).symlink_to(entry)
-        result.rename(place)
+def with_kernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
+    """`stage` with the kernel that `target` names in the place of its own, kept in the cache as well."""
+    directory = cache / "kernels" / f"{stage.directory.name}-{key(target, recipe)}"
+    with paths.locked(directory.parent / "lock"):
+        if (directory / "stage.json").exists():
+            return Stage(directory)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=directory.parent) as scratch:
+            work = Path(scratch)
+            result = work / "stage"
+            result.mkdir()
+            release = _kernel(target, recipe, cache, work, result, say)
+            for name in (stage.disk.name, "keys", "sysroot", "compiler"):
+                (result / name).symlink_to(stage.directory / name)
+            (result / "stage.json").write_text(json.dumps({**stage.facts, "kernel": release}, indent=1) + "\n")
+            result.rename(directory)
+    return Stage(directory)
 
 
 def _make_key(path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Benchmarks for a person: tables on a console."""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cluster.bench import starts as process_starts
+from cluster.bench.emulation import Report
+from cluster.bench.samples import PARTS, ratios
+
+TALK = Path(__file__).with_name("talk.toml")
+"""Times of 2009, with their source."""
+
+_COLUMNS = (*PARTS, "total_s")
+
+
+def talk() -> tuple[str, dict[str, dict[str, float]]]:
+    """The title of the talk's table, and for each of its variants the seconds that it gives."""
+    data = tomllib.loads(TALK.read_text())
+    title: str = data.pop("title")
+    return title, data
+
+
+def _table(first: str, *headings: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _line(console: Console, text: str) -> None:
+    """One line as it is, however long."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _heading(part: str) -> str:
+    return part.removesuffix("_s")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}x" if value < 100 else f"{value:.0f}x"
+
+
+def emulation(console: Console, report: Report) -> None:
+    """Medians in seconds with the ratio to native of each part, the spread of the total, the times of 2009."""
+    _line(console, f"{report.package}, builds of each: {report.repeat}; median seconds, and times native")
+    table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "")), "spread", "wall")
+    against = {part: ratios(report.summaries, part) for part in _COLUMNS}
+    for name, summary in report.summaries.items():
+        median = asdict(summary.median)
+        cells = [word for part in _COLUMNS for word in (_seconds(median[part]), _times(against[part].get(name)))]
+        least, most = (_seconds(value) for value in summary.spread["total_s"])
+        table.add_row(name, *cells, f"{least}-{most}", _seconds(median["wall_s"]))
+    console.print(table)
+    for name, made_of in report.made_of.items():
+        _line(console, f"{name}: {made_of}")
+    for name, why in report.left_out.items():
+        _line(console, f"{name}: left out, {why}")
+    _print_machine(console, report.machine)
+    _print_talk(console)
+
+
+def _print_machine(console: Console, facts: Mapping[str, str | int]) -> None:
+    words = f"{facts['cores']} cores of {facts['cpu']}, Linux {facts['kernel']}, QEMU {facts['qemu']}"
+    _line(console, words)
+
+
+def _print_talk(console: Console) -> None:
+    title, variants = talk()
+    _line(console, f"\n{title}: seconds, and times native")
+    table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "") if part != "install_s"))
+    for name, spent in variants.items():
+        table.add_row(name, *_talk_cells(spent, variants["native"]))
+    console.print(table)
+
+
+def _talk_cells(spent: Mapping[str, float], native: Mapping[str, float]) -> list[str]:
+    cells = []
+    for part in _COLUMNS:
+        if part != "install_s":
+            value = spent.get(part)
+            cells += [f"{value:g}", _times(value / native[part])] if value is not None else ["", ""]
+    return cells
+
+
+def starts(console: Console, report: process_starts.Report) -> None:
+    """Milliseconds of process starts, natively and in the node."""
+    _line(console, f"starts of each: {report.repeat}; median milliseconds (least-greatest)")
+    table = _table("process", "native", "", "node", "", "times native")
+    for name, native in report.native.items():
+        table.add_row(name, *_median(native), *_median(report.node[name]), _times(report.ratios[name]))
+    console.print(table)
+    _print_machine(console, report.machine)
+
+
+def _median(times: Sequence[float]) -> tuple[str, str]:
+    return f"{statistics.median(times):.1f}", f"({min(times):.1f}-{max(times):.1f})"

@@ -1,0 +1,46 @@
+"""The benchmarks on real nodes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.bench import driver
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+
+_DEADLINE_S = 1500
+
+
+def bench(tmp_path: Path, *words: str) -> Any:
+    """What `cluster bench WORDS --json` prints."""
+    places = ["--state", str(tmp_path / "state"), "--binhost", str(tmp_path / "binhost")]
+    argv = [sys.executable, "-m", "cluster", "bench", *words, *places, "--json"]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert list((tmp_path / "state" / "runs").iterdir()) == []
+    return json.loads(ended.stdout)
+
+
+def test_the_same_package_is_built_natively_under_qemu_user_and_in_a_node(tmp_path: Path) -> None:
+    told = bench(
+        tmp_path, "emulation", "--package", "app-arch/plzip", "--repeat", "1", "--variants", "native,qemu-user,tuned"
+    )
+    assert told["package"] == "app-arch/plzip-1.12"
+    assert set(told["variants"]) | set(told["left_out"]) == {"native", "qemu-user", "tuned"}
+    assert "tuned" in told["variants"]
+    for variant in told["variants"].values():
+        assert variant["compile_s"] > 0
+        assert variant["wall_s"] > variant["total_s"] > 0
+    assert not (tmp_path / "binhost" / "app-arch" / "plzip").exists()
+
+
+def test_process_starts_are_measured_in_the_node(tmp_path: Path) -> None:
+    told = bench(tmp_path, "process", "--repeat", "2")
+    assert list(told["node"]) == list(told["native"]) == list(driver.COMMANDS)
+    assert told["ratio_to_native"]["compile"] > 1
