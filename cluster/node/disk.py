@@ -36,6 +36,12 @@ def overlay(emulator: Emulator, base: Path, path: Path) -> Path:
     return path
 
 
+def expand(emulator: Emulator, image: Path, raw: Path) -> None:
+    """Convert any image to a sparse raw one."""
+    argv: list[str | Path] = [emulator.img, "convert", "-O", "raw", image, raw]
+    run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
+
+
 def compact(emulator: Emulator, raw: Path, path: Path) -> None:
     """Convert a raw image to a qcow2 that holds only what is used."""
     argv: list[str | Path] = [emulator.img, "convert", "-f", "raw", "-O", "qcow2", raw, path]
