@@ -16,10 +16,12 @@ from cluster.errors import MachineError
 from cluster.model import Package
 from cluster.node import container
 from cluster.node.build import Built, Limits
+from cluster.node.emulator import Emulator
 from cluster.node.job import Materials, Settings
 from cluster.node.stage import Stage
 
 LIMITS = Limits(total_s=120, silence_s=60)
+EMULATOR = Emulator(Path("/q/qemu-system-aarch64"), Path("/q/qemu-img"), "10.0")
 UNPACK = "src_unpack() { mkdir -p ${S}; }\n"
 
 
@@ -105,7 +107,7 @@ def _read(path: Path) -> bytes:
 def test_a_machine_without_qemu_user_cannot_enter_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "_BINFMT", tmp_path)
     with pytest.raises(MachineError, match=r"qemu-aarch64\.conf is missing: apt-get install qemu-user-static"):
-        container.stage_root(tmp_path / "tree", Stage(tmp_path), target.load("arm64"))
+        container.stage_root(tmp_path / "tree", Stage(tmp_path), EMULATOR, target.load("arm64"))
 
 
 def test_a_machine_that_refuses_namespaces_is_told_apart_from_a_failed_build(

@@ -18,7 +18,6 @@ from cluster.bench import emulation
 from cluster.bench.samples import Sample, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
 from cluster.master import session as sessions
-from cluster.master.session import Levers
 from cluster.model import Cpv, Outcome, Verdict
 
 MAKE = package("dev-build/make-4.4.1", requested=True)
@@ -153,10 +152,3 @@ def test_a_build_in_a_node_becomes_a_sample() -> None:
     built = Outcome(Cpv("a/b-1"), Verdict.BUILT, phases=(("boot", 7.0), ("compile", 30.0)), seconds=41.5)
     summary = summarize([emulation._sample_of("tuned", built)])
     assert (summary.median.total_s, summary.median.wall_s) == (30.0, 41.5)
-
-
-def test_the_levers_of_a_build_are_the_configurations_and_a_tuned_node_has_none() -> None:
-    loaded = config.load()
-    off = loaded.model_copy(update={"distcc": loaded.distcc.model_copy(update={"enabled": False})})
-    assert Levers.of(loaded).distcc
-    assert Levers.of(off) == Levers()

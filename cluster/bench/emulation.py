@@ -238,7 +238,8 @@ def _native(bench: Bench, name: str) -> Variant:
 def _qemu_user(bench: Bench, name: str) -> Variant:
     """The stage's own files on this kernel, each program run by qemu-user."""
     bench.reporter.step("unpacking the stage for qemu-user")
-    root = container.stage_root(bench.live.directory / name, bench.hardware.stage, bench.session.target)
+    hardware = bench.hardware
+    root = container.stage_root(bench.live.directory / name, hardware.stage, hardware.emulator, hardware.target)
     container.check(root, bench.live.directory / f"{name}-check")
     settings = sessions.settings_of(bench.session)
     return Variant(

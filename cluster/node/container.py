@@ -18,9 +18,10 @@ from pathlib import Path
 from cluster import paths
 from cluster.errors import MachineError
 from cluster.model import Package
+from cluster.node import disk, rootfs
 from cluster.node import job as jobs
-from cluster.node import rootfs
 from cluster.node.build import Built, Limits, phases, unfinished
+from cluster.node.emulator import Emulator
 from cluster.node.installed import write_installed
 from cluster.node.stage import Stage
 from cluster.process import Child, find_program, run
@@ -54,7 +55,7 @@ class Root:
 
 def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
     """The host's own root, with Portage and its database of installed packages over it in `directory`."""
-    rootfs.install_portage(directory)
+    rootfs.install_portage(directory, rootfs.python_of(Path("/")))
     write_installed(provides, directory, arch)
     (directory / "usr/bin").mkdir(parents=True, exist_ok=True)
     (directory / "usr/bin/gtar").symlink_to("tar")
@@ -69,7 +70,7 @@ def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
     return Root({**theirs, **ours}, links)
 
 
-def stage_root(directory: Path, stage: Stage, target: Target) -> Root:
+def stage_root(directory: Path, stage: Stage, emulator: Emulator, target: Target) -> Root:
     """The stage's root, unpacked in `directory`, run by qemu-user. Raises MachineError where there is none."""
     registration = _BINFMT / target.qemu.binary.replace("qemu-system", "qemu", 1)
     registration = registration.with_suffix(".conf")
@@ -77,8 +78,7 @@ def stage_root(directory: Path, stage: Stage, target: Target) -> Root:
         raise MachineError(f"{registration} is missing", "apt-get install qemu-user-static")
     image = directory.with_suffix(".raw")
     directory.mkdir()
-    # Any qemu-img reads it, also one that is too old to run our nodes.
-    run([find_program("qemu-img", "qemu-utils"), "convert", "-O", "raw", stage.disk, image], deadline_s=_UNPACK_S)
+    disk.expand(emulator, stage.disk, image)
     run([find_program("debugfs", "e2fsprogs"), "-R", f"rdump / {directory}", image], deadline_s=_UNPACK_S)
     image.unlink()
     links = {path.name: str(path.readlink()) for path in directory.iterdir() if path.is_symlink()}

@@ -67,15 +67,10 @@ def read_file(image: Path, path: str) -> bytes:
         return place.read_bytes()
 
 
-def unpack(emulator: Emulator, image: Path, directory: Path) -> None:
-    """Write the files of the ext4 file system in the qcow2 `image` to the empty `directory`."""
-    raw = directory.with_name(directory.name + ".raw")
-    argv: list[str | Path] = [emulator.img, "convert", "-f", "qcow2", "-O", "raw", image, raw]
-    try:
-        run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
-        run([find_program("debugfs", "e2fsprogs"), "-R", f'rdump / "{directory}"', raw], deadline_s=_DEADLINE_S)
-    finally:
-        raw.unlink(missing_ok=True)
+def expand(emulator: Emulator, image: Path, raw: Path) -> None:
+    """Convert any image to a sparse raw one."""
+    argv: list[str | Path] = [emulator.img, "convert", "-O", "raw", image, raw]
+    run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
 
 
 def compact(emulator: Emulator, raw: Path, path: Path) -> None:

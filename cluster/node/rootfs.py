@@ -97,15 +97,18 @@ def _portage_files() -> Iterator[tuple[Path, str]]:
             yield source, str(source.relative_to(prefix))
 
 
-def _python(root: Path) -> str:
+def python_of(root: Path) -> str:
     """The name of the root's Python with its version, as it is in the paths of its modules."""
     return (root / "usr/bin/python3").readlink().name
 
 
-def install_portage(root: Path) -> None:
-    """Copy the running Portage into a prefix of its own in `root`, with commands in /usr/local/bin."""
+def install_portage(root: Path, python: str) -> None:
+    """Copy the running Portage into a prefix of its own in `root`, with commands in /usr/local/bin.
+
+    `python` is the name of the root's Python with its version.
+    """
     prefix = root / _PORTAGE
-    ours, theirs = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/", f"lib/{_python(root)}/"
+    ours, theirs = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/", f"lib/{python}/"
     for source, place in _portage_files():
         path = prefix / place.replace(ours, theirs)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +214,7 @@ def compose(spec: Spec) -> None:
     run(["tar", "--extract", "--file", spec.tar, "--directory", root], deadline_s=_STEP_DEADLINE_S)
     print(f"recorded {record_unpacked(root)} packages", flush=True)
     _append_accounts(root)
-    install_portage(root)
+    install_portage(root, python_of(root))
     _configure_guest(root, Path(spec.keys), Path(spec.guest))
     write_installed(spec.provides, root, spec.arch)
     disk.make_ext4(root, Path(spec.image), spec.size_mib)
