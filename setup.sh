@@ -32,7 +32,6 @@ with_progress() {
 
 wanted_packages() {
 	sed '/^#/d' stage-images/host-packages.txt
-	sed -n '/^\[cross\]/,$ s/^packages = \[\(.*\)\]$/\1/p' stage-images/targets/*.toml | tr -d '",' | tr ' ' '\n'
 }
 
 missing_packages() {

@@ -57,6 +57,8 @@ def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
     """The host's own root, with Portage and its database of installed packages over it in `directory`."""
     rootfs.install_portage(directory, rootfs.python_of(Path("/")))
     write_installed(provides, directory, arch)
+    # A stage's is a client of the fork server that warm nodes have.
+    rootfs.write_program(directory / "usr/lib/cluster/python", '#!/bin/sh\nexec /opt/portage/bin/python3 "$@"\n')
     (directory / "usr/bin").mkdir(parents=True, exist_ok=True)
     (directory / "usr/bin/gtar").symlink_to("tar")
     host = Path("/")

@@ -126,10 +126,11 @@ def install_portage(root: Path, python: str) -> None:
     (prefix / "etc/portage").symlink_to("/etc/portage")
     (root / "etc/portage").mkdir(parents=True, exist_ok=True)
     for name in ("emerge", "ebuild", "env-update", "portageq"):
-        _write_program(root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name))
+        write_program(root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name))
 
 
-def _write_program(path: Path, text: str) -> None:
+def write_program(path: Path, text: str) -> None:
+    """Write an executable script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -179,7 +180,7 @@ def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
     home.chmod(0o700)
     shutil.copy(keys / "id.pub", home / "authorized_keys")
     for name, place in _PROGRAMS.items():
-        _write_program(root / place, (guest / name).read_text())
+        write_program(root / place, (guest / name).read_text())
     (root / "usr/lib/cluster").mkdir(exist_ok=True)
     for source in ("cc.c", "python.c"):  # compiled in the first boot
         shutil.copy(guest / source, root / "usr/lib/cluster" / source)

@@ -40,6 +40,7 @@ int main(int argc, char **argv)
 	(void)argc;
 	int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (server < 0 || connect(server, (const struct sockaddr *)&place, sizeof place) < 0 || ask(server) < 0) {
+		argv[0] = REAL; /* by which it finds Portage's prefix */
 		execv(REAL, argv);
 		perror(REAL);
 		return 127;
