@@ -91,9 +91,13 @@ def build(
     entered("boot")
     with started(hardware, directory, image, own, materials.prerequisites) as node:
         entered("build")
-        failure = _run(node, limits, output)
+        boot = ("boot", round(node.boot_seconds, 2))
+        try:
+            failure = _run(node, limits, output)
+        except BuildFailed as error:  # a node that hangs may take no other command, and is thrown away
+            return Built(None, (boot,), "", str(error))
         marks = _text(node, "marks")
-        spent = (("boot", round(node.boot_seconds, 2)), *phases(marks))
+        spent = (boot, *phases(marks))
         log = _text(node, "distcc.log")
         if failure:
             return Built(None, spent, log, f"{unfinished(marks)}: {failure}")
@@ -103,14 +107,11 @@ def build(
 
 
 def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
-    """Run guest/build; returns why it failed, "" if it did not."""
+    """Run guest/build; returns why it failed, "" if it did not. Raises BuildFailed when it takes too long."""
     # A restored node's kernel may hold blocks of the disk that was there before.
     mount = f"mkdir -p {jobs.MOUNT} && blockdev --flushbufs /dev/vdb && mount -o noatime /dev/vdb {jobs.MOUNT}"
     command = f"{mount} && exec sh {jobs.MOUNT}/build"
-    try:
-        status = node.shell.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
-    except BuildFailed as error:
-        return str(error)
+    status = node.shell.run(command, total_s=limits.total_s, silence_s=limits.silence_s, output=output)
     if status and node.machine.child.ended:
         raise NodeLost("QEMU ended during the build", node.machine.child.why())
     return f"exit status {status}" if status else ""
