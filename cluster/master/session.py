@@ -193,7 +193,7 @@ def _offload(
     if not wanted.enabled or cross is None:
         return ""
     reporter.step("starting distccd and compiling one file through it")
-    place = live.directory / "distcc"
+    place = Path(tempfile.mkdtemp(prefix="distcc-", dir=live.directory))
     chost, slots = session.target.chost, wanted.slots
     offload = distcc.offloading(cross.bare.sandbox, chost, place, port=wanted.port, slots=slots, own=live.own)
     return stack.enter_context(offload).hosts
