@@ -1,0 +1,103 @@
+"""The fork server of a warm node and its client, run on the host: what a call is given, and what comes back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import paths
+
+_GUEST = paths.data("stage-images", "guest")
+_SCRIPT = """\
+import os, sys
+mask = os.umask(0)
+print(sys.argv[1:], os.getcwd(), os.environ["WORD"], oct(mask), sys.stdin.read())
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the server's script and its client `python`, which know no other paths than it."""
+    place = tmp_path_factory.mktemp("forkserver")
+    for name in ("forkserver", "python.c"):
+        text = (_GUEST / name).read_text().replace("/run/forkserver", f"{place}/socket")
+        (place / name).write_text(text.replace("/opt/portage/bin/python3", sys.executable))
+    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-o", place / "python", place / "python.c"], check=True)
+    return place
+
+
+@pytest.fixture(scope="module")
+def python(place: Path) -> Iterator[Path]:
+    """The client, with a server that answers it."""
+    server = subprocess.Popen([sys.executable, place / "forkserver"], stdin=subprocess.DEVNULL)
+    while not (place / "socket").exists():
+        assert server.poll() is None
+        time.sleep(0.02)
+    yield place / "python"
+    server.kill()
+    server.wait()
+    (place / "socket").unlink()
+
+
+def _script(place: Path, text: str) -> Path:
+    script = place / "script"
+    script.write_text(text)
+    return script
+
+
+def test_a_call_has_the_callers_words_directory_environment_umask_and_streams(python: Path, tmp_path: Path) -> None:
+    argv = [str(python), "-E", str(_script(tmp_path, _SCRIPT)), "one", "two words"]
+    ended = subprocess.run(
+        argv, cwd=tmp_path, env={"WORD": "w"}, umask=0o27, input="in", capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == f"['one', 'two words'] {tmp_path} w 0o27 in\n"
+
+
+def test_a_call_has_every_open_descriptor_by_its_number(python: Path, tmp_path: Path) -> None:
+    text = 'import os\nfor number in range(3, 20):\n    os.write(number, b"%d" % number)\n    os.close(number)\n'
+    script = _script(tmp_path, text)
+    # Pairs of numbers crossed, so that moving one descriptor at a time would overwrite others.
+    shell = "".join(f"exec {number}>{tmp_path}/{number}; " for number in (9, 3, 19, 4, 12, 5, 18, 6))
+    shell += "".join(f"exec {number}>{tmp_path}/{number}; " for number in range(3, 20))
+    subprocess.run(["bash", "-c", f'{shell} "$0" "$1"', python, script], check=True)
+    assert [(tmp_path / str(number)).read_text() for number in range(3, 20)] == [str(n) for n in range(3, 20)]
+
+
+def test_a_pipe_that_a_call_was_given_hangs_up_for_it(python: Path, tmp_path: Path) -> None:
+    # ebuild-ipc sees by such a pipe whether Portage still listens.
+    text = "import os, select\nfd = int(os.environ['FD'])\npoll = select.poll()\npoll.register(fd, 0)\n"
+    script = _script(tmp_path, text + "print(bool(poll.poll(0)))\nos.read(fd, 1)\nprint(bool(poll.poll(0)))\n")
+    read, write = os.pipe()
+    environment = {**os.environ, "FD": str(read)}
+    call = subprocess.Popen([python, "-u", script], pass_fds=[read], env=environment, stdout=subprocess.PIPE)
+    assert call.stdout is not None
+    assert call.stdout.readline() == b"False\n"
+    os.close(write)
+    assert call.stdout.readline() == b"True\n"
+    assert call.wait() == 0
+    call.stdout.close()
+    os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"), [("", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
+)
+def test_the_status_comes_back(python: Path, tmp_path: Path, text: str, status: int) -> None:
+    assert subprocess.run([python, _script(tmp_path, text)], check=False).returncode == status
+
+
+def test_words_that_name_no_script_go_to_the_real_python(python: Path) -> None:
+    assert subprocess.run([python, "-c", "print(1)"], capture_output=True, check=True).stdout == b"1\n"
+
+
+def test_without_a_server_the_client_is_the_real_python(place: Path) -> None:
+    bare = place / "bare"
+    bare.write_bytes((place / "python").read_bytes().replace(b"/socket\0", b"/absent\0"))
+    bare.chmod(0o755)
+    assert subprocess.run([bare, "-c", "print(1)"], capture_output=True, check=True).stdout == b"1\n"
