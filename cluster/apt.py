@@ -172,6 +172,14 @@ class PrivateApt:
             raise MachineError(f"source package {wanted} did not come with {file}")
         return path
 
+    def source_package(self, source: str, into: Path) -> None:
+        """Download the archives of the newest version of `source` into the directory `into`. Raises MachineError."""
+        with self._exclusive():
+            self._update()
+            into.mkdir(parents=True, exist_ok=True)
+            with self._naming([source]):
+                self._apt_get("source", "--download-only", source, cwd=into)
+
     def _source_versions(self, source: str, file: str) -> tuple[str, ...]:
         """The versions of source package `source` that have `file`; MachineError if none has."""
         with self._naming([source]):

@@ -40,6 +40,7 @@ class Node(_Section):
     cpus: _Positive
     composed: bool
     warm: bool
+    fast_shell: bool
     boot_s: _Seconds
 
 
@@ -104,7 +105,7 @@ def plain(config: Config) -> Config:
     """The same, but nodes get no help: cold boots, emerge and compilers of their own."""
     return config.model_copy(
         update={
-            "node": config.node.model_copy(update={"composed": False, "warm": False}),
+            "node": config.node.model_copy(update={"composed": False, "warm": False, "fast_shell": False}),
             "distcc": config.distcc.model_copy(update={"enabled": False}),
             "compile": config.compile.model_copy(update={"enabled": False}),
         }

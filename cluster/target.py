@@ -66,6 +66,8 @@ class Recipe(_Data):
     suite: str
     packages: tuple[str, ...]
     busybox: str
+    shell: str
+    """The source package of the fast shell, which `stage-images/shell` builds."""
     provides: tuple[str, ...]
 
 

@@ -214,7 +214,12 @@ def _host_settings(bench: Bench) -> Settings:
     profile = paths.data("profiles", container.host_arch())
     if not profile.is_dir():
         raise MachineError(f"there is no profile for this machine's {container.host_arch()}", f"write {profile}")
-    return replace(sessions.settings_of(bench.session), chost=container.host_chost(), profile=profile)
+    return replace(_unhelped(bench), chost=container.host_chost(), profile=profile)
+
+
+def _unhelped(bench: Bench) -> Settings:
+    """What jobs share outside nodes, where there is no help for them."""
+    return sessions.settings_of(replace(bench.session, config=config.plain(bench.session.config)))
 
 
 def _native(bench: Bench, name: str) -> Variant:
@@ -241,7 +246,7 @@ def _qemu_user(bench: Bench, name: str) -> Variant:
     hardware = bench.hardware
     root = container.stage_root(bench.live.directory / name, hardware.stage, hardware.emulator, hardware.target)
     container.check(root, bench.live.directory / f"{name}-check")
-    settings = sessions.settings_of(bench.session)
+    settings = _unhelped(bench)
     return Variant(
         emulator.user_version(bench.session.target),
         lambda begin: _contain(bench, name, root, settings, bench.binhost, bench.package, begin),

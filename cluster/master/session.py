@@ -168,6 +168,7 @@ def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
         repositories=session.repositories,
         jobs=session.config.build.jobs,
         distcc_hosts=distcc_hosts,
+        fast_shell=session.config.node.fast_shell,
         test=session.config.build.test,
         make_conf=session.config.build.make_conf,
     )

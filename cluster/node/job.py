@@ -77,6 +77,8 @@ class Settings:
     """make's -j."""
     distcc_hosts: str = ""
     """Empty for no offload."""
+    fast_shell: bool = False
+    """Whether /bin/sh is the stage's fast shell (stage-images/shell)."""
     test: bool = False
     make_conf: str = ""
     """The user's own lines."""
@@ -104,6 +106,8 @@ def make_conf(settings: Settings) -> str:
         "RESUMECOMMAND": "/bin/false",
         # Debian's files in the stage belong to no package of ours: to overwrite them is no collision.
         "COLLISION_IGNORE": "/usr /etc /lib /bin /sbin /var",
+        # Debian's dash does not count lines, for which configure scripts would turn to bash.
+        "CONFIG_SHELL": "/bin/sh",
         "CLEAN_DELAY": "0",
         "EMERGE_WARNING_DELAY": "0",
     }
@@ -136,7 +140,7 @@ def repos_conf(repositories: tuple[Repository, ...]) -> str:
     return "\n".join(sections)
 
 
-def environment(package: Package, *, composed: bool) -> str:
+def environment(package: Package, *, composed: bool, fast_shell: bool) -> str:
     """job.env: shell assignments. Prerequisites are either COMPOSED (`yes`), or named to be installed."""
     name = package.ebuild.parent.name
     ebuild = MOUNT / "repos" / package.repository / package.category / name / package.ebuild.name
@@ -145,6 +149,7 @@ def environment(package: Package, *, composed: bool) -> str:
         "EBUILD": str(ebuild),
         "COMPOSED": "yes" if composed else "",
         "PREREQUISITES": "" if composed else " ".join(f"={cpv}" for cpv in package.requires),
+        "FAST_SHELL": "yes" if fast_shell else "",
     }
     return "".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items())
 
@@ -161,7 +166,7 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
     """Write the content of a job's disk into the empty `directory`."""
     fill_settings(directory, settings, make_conf(settings))
     composed = materials.prerequisites is not None
-    (directory / "job.env").write_text(environment(package, composed=composed))
+    (directory / "job.env").write_text(environment(package, composed=composed, fast_shell=settings.fast_shell))
     (directory / "portage" / "package.use").write_text(package_use(package))
     bashrc = paths.data("stage-images", "guest", "bashrc").read_text()
     (directory / "portage" / "bashrc").write_text(bashrc + (materials.compile.exports if materials.compile else ""))

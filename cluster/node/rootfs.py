@@ -201,6 +201,8 @@ class Spec:
     keys: str
     guest: str
     """The guest's scripts."""
+    shell: str
+    """The source of the fast shell, with the script that builds it."""
     image: str
     size_mib: int
     arch: str
@@ -217,6 +219,7 @@ def compose(spec: Spec) -> None:
     _append_accounts(root)
     install_portage(root, python_of(root))
     _configure_guest(root, Path(spec.keys), Path(spec.guest))
+    shutil.copytree(spec.shell, root / "usr/lib/cluster/shell")
     write_installed(spec.provides, root, spec.arch)
     disk.make_ext4(root, Path(spec.image), spec.size_mib)
 

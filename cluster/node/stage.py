@@ -104,7 +104,11 @@ def key(target: Target, recipe: Recipe) -> str:
         recipe.model_dump_json(),
         importlib.metadata.version("portage"),
         Path(__file__).with_name("rootfs.py").read_text(),
-        *(path.read_text() for path in sorted(paths.data("stage-images", "guest").iterdir())),
+        *(
+            path.read_text()
+            for place in ("guest", "shell")
+            for path in sorted(paths.data("stage-images", place).iterdir())
+        ),
     ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
@@ -147,6 +151,7 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         _make_key(keys / "host_key")
         mode = _extract(target, recipe, work, say)
         release = _kernel(target, recipe, cache, work, result, say)
+        _shell_source(recipe, cache, work / "shell")
         say("writing the root file system")
         _compose(target, recipe, work, keys)
         seconds, compiler = _configure(emulator, target, result, work, say)
@@ -311,6 +316,14 @@ def _initramfs(target: Target, tree: Path, release: str, root: Path, initrd: Pat
     run(["sh", "-ec", script], deadline_s=_STEP_DEADLINE_S, cwd=root)
 
 
+def _shell_source(recipe: Recipe, cache: Path, place: Path) -> None:
+    """Put into the new directory `place` what the fast shell is made of."""
+    shutil.copytree(paths.data("stage-images", "shell"), place)
+    PrivateApt(cache / "apt" / f"sources-{recipe.suite}", (recipe.suite,), sources=True).source_package(
+        recipe.shell, place
+    )
+
+
 def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
     """Make `work`/disk.raw by `cluster.node.rootfs`, under fakeroot for the owners of files."""
     spec = rootfs.Spec(
@@ -318,6 +331,7 @@ def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
         work=str(work),
         keys=str(keys),
         guest=str(paths.data("stage-images", "guest")),
+        shell=str(work / "shell"),
         image=str(work / "disk.raw"),
         size_mib=_DISK_MIB,
         arch=target.name,
