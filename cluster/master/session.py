@@ -18,7 +18,7 @@ from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
-from cluster.node import emulator, job, qemu, stage, verify, warm
+from cluster.node import emulator, job, kvm, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
 from cluster.node.node import Hardware
@@ -143,11 +143,12 @@ def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     cache = session.directories.cache
     reporter.step(f"looking for QEMU {emulator.OLDEST_MAJOR} or newer for {session.target.name}")
     found = emulator.ensure(session.target, cache)
-    # /dev/kvm may exist and hang its guests; and a foreign target cannot use it at all.
-    reporter.step(f"QEMU {found.version}, emulating {session.target.name} (TCG, no KVM); looking for its stage")
+    reporter.step(f"QEMU {found.version}; looking for the {session.target.name} stage")
     built = stage.ensure(session.target, target.load_recipe(), cache, reporter.step)
     node = session.config.node
-    return Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
+    hardware, why_not = kvm.accelerated(Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s))
+    reporter.step(f"{session.target.name} nodes " + (f"are emulated ({why_not})" if why_not else "run on KVM"))
+    return hardware
 
 
 def warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware:

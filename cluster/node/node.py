@@ -32,6 +32,8 @@ class Hardware:
     """How long a boot may take."""
     snapshot: Path | None = None
     """The directory of a warm node to restore (`warm.Snapshot`); nodes are booted if there is none."""
+    accelerator: str = "tcg"
+    """`kvm` where that is known to work (`cluster.node.kvm`)."""
     disk_cache: str = "unsafe"
     """QEMU's cache mode for its disks."""
 
@@ -73,6 +75,7 @@ def booted(
         memory_mib=hardware.memory_mib,
         cpus=hardware.cpus,
         ssh_port=port,
+        accelerator=hardware.accelerator,
     )
     with qemu.running(hardware.emulator, machine, directory) as vm:
         own(vm.child.pid)

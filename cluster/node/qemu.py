@@ -58,6 +58,8 @@ class Machine:
     """Whether it has a serial port for guest/agent, whose socket of ours is `agent.sock`."""
     ram: Ram | None = None
     """A file that is its memory."""
+    accelerator: str = "tcg"
+    """QEMU's, `tcg` or `kvm`."""
     incoming: bool = False
     """Whether it waits for the state of another instead of booting."""
 
@@ -79,9 +81,9 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
             "-machine",
             hardware.machine + (",memory-backend=ram" if machine.ram else ""),
             "-accel",
-            "tcg",
+            machine.accelerator,
             "-cpu",
-            hardware.cpu,
+            "host" if machine.accelerator == "kvm" else hardware.cpu,
         ],
         *["-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"],
         *["-kernel", str(machine.kernel), "-initrd", str(machine.initrd)],

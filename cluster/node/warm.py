@@ -76,6 +76,7 @@ def _machine(hardware: Hardware, disks: tuple[Path, Path, Path], ram: qemu.Ram, 
         cpus=hardware.cpus,
         ssh_port=qemu.free_port(),
         agent=True,
+        accelerator=hardware.accelerator,
         ram=ram,
         incoming=incoming,
     )
