@@ -334,6 +334,8 @@ def bench_emulation(
 def bench_process(
     *,
     repeat: Annotated[int, Parameter(help="How often each is started.")] = 20,
+    kernel_arguments: Annotated[str, Parameter(help="In the place of the target's.")] = "",
+    cpu: Annotated[str, Parameter(help="QEMU's, in the place of the target's.")] = "",
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
@@ -343,7 +345,7 @@ def bench_process(
     session = _open(what, common)
     console = _console(common)
     with report.Reporter(console) as reporter:
-        measured = starts.measure(session, repeat, reporter)
+        measured = starts.measure(session, repeat, starts.Changes(kernel_arguments, cpu), reporter)
     if common.json:
         _print_json(measured.json())
     else:

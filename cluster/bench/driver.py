@@ -14,6 +14,7 @@ HELLO = '#include <stdio.h>\nint main(void)\n{\n\tputs("hello");\n\treturn 0;\n}
 COMMANDS = {
     "exec": ["/bin/true"],
     "shell": ["sh", "-c", ":"],
+    "substitution": ["sh", "-c", "x=$(echo a | sed s/a/b/)"],
     "preprocess": ["gcc", "-E", "hello.c", "-o", "hello.i"],
     "compile": ["gcc", "-c", "hello.c", "-o", "hello.o"],
     "compile-and-link": ["gcc", "hello.c", "-o", "hello"],

@@ -7,7 +7,7 @@ import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,27 @@ def _summary(times: Sequence[float]) -> dict[str, float]:
     return {"median_ms": median, "min_ms": round(min(times), 2), "max_ms": round(max(times), 2)}
 
 
-def measure(session: Session, repeat: int, reporter: Reporter) -> Report:
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is different in the node, to see what that brings; "" for the target's own."""
+
+    kernel_arguments: str = ""
+    cpu: str = ""
+
+    def applied(self, hardware: Hardware) -> Hardware:
+        """The hardware with these changes."""
+        target = hardware.target
+        kernel = target.kernel.model_copy(update={"arguments": self.kernel_arguments or target.kernel.arguments})
+        qemu = target.qemu.model_copy(update={"cpu": self.cpu or target.qemu.cpu})
+        return replace(hardware, target=target.model_copy(update={"kernel": kernel, "qemu": qemu}))
+
+
+def measure(session: Session, repeat: int, changes: Changes, reporter: Reporter) -> Report:
     """Start each kind of process `repeat` times here and in a fresh tuned node. Raises MachineError, NodeLost."""
     find_program("gcc", "gcc")
     with sessions.only_one(session), ExitStack() as stack:
         runs.sweep(session.directories.state)
-        hardware = sessions.hardware_for(session, 1, reporter)
+        hardware = changes.applied(sessions.hardware_for(session, 1, reporter))
         live = stack.enter_context(runs.Run(session.directories.state))
         stack.callback(live.stop)
         directory = stack.enter_context(live.node_directory("starts"))
