@@ -65,6 +65,7 @@ class Compile(_Section):
     enabled: bool
     slots: _Positive
     cache_mib: Annotated[int, Field(ge=0)]
+    pilot: bool
     audit_percent: Annotated[float, Field(ge=0, le=100)]
 
 

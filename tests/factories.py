@@ -65,4 +65,4 @@ def host_root() -> Root:
     """This machine's own root as a sealed one, with its compiler's search paths."""
     sandbox = host_sandbox()
     include, libraries = sysroot.search(sandbox)
-    return Root(sandbox, "this machine", frozenset(), "", include, libraries, "/usr/bin/ld")
+    return Root(Path("/"), sandbox, "this machine", frozenset(), "", include, libraries, "/usr/bin/ld")

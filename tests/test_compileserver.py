@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,28 @@ def test_a_failed_compile_leaves_no_old_output(bench: Bench) -> None:
     assert bench.run("gcc", "-c", "a.c").returncode == 1
     assert not (bench.tree / "a.o").exists()
     assert bench.tally.compiled == 1
+
+
+def test_two_who_want_the_same_share_one_compile(bench: Bench) -> None:
+    for name in ("one", "two"):
+        (bench.tree / name).mkdir()
+        (bench.tree / name / "a.c").write_text(HELLO)
+    with ThreadPoolExecutor() as both:
+        ends = list(both.map(lambda cwd: bench.run("gcc", "-O2", "-c", "a.c", cwd=cwd).returncode, ("one", "two")))
+    assert ends == [0, 0]
+    assert (bench.tally.compiled, bench.tally.cached) == (1, 1)
+
+
+def test_a_client_may_come_by_a_socket(tmp_path: Path, client: Path) -> None:
+    place = tmp_path / "socket"
+    with (
+        CompileServer(None, slots=1, audit_percent=100.0, local=place) as server,
+        server.job(host_root(), tmp_path / "job", audited=False) as (token, job),
+    ):
+        bench = Bench(server, token, job, client, tmp_path)
+        bench.write(a_c=HELLO)
+        assert bench.run("gcc", "-c", "a.c", CLUSTER_COMPILE=str(place)).returncode == 0
+        assert (job.tally.compiled, job.tally.audited) == (1, 0)
 
 
 def test_objects_and_archives_link(bench: Bench) -> None:

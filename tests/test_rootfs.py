@@ -102,7 +102,7 @@ def test_the_archives_are_gone(root: Path) -> None:
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("root")
     (root / "usr/bin").mkdir(parents=True)
-    install_portage(root, f"python{sys.version_info.major}.{sys.version_info.minor}")
+    install_portage(root, f"python{sys.version_info.major}.{sys.version_info.minor}", "/usr/lib/cluster/python")
     return root / "opt/portage"
 
 

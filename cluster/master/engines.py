@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from cluster.master.hostcompiler import CrossCompiler, HostCompiler
 from cluster.master.runs import Run
 from cluster.model import Compiles, Job, Outcome, Package, Verdict
 from cluster.node import build as builds
-from cluster.node import composed
+from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
 from cluster.node.job import Materials, Settings
 from cluster.node.layout import Unfit
@@ -124,28 +124,56 @@ class LocalEngine:
             entered("prerequisites")
             binpkgs = {cpv: self.binhost.path(cpv) for cpv in package.requires}
             image = self._composed(tuple(binpkgs.values()), stream.write)
-            access, tally = None, Tally()
+            materials = Materials(
+                distfiles=self.distdir,
+                binpkgs=binpkgs,
+                index=self.binhost.index_of(package.requires),
+                prerequisites=image,
+            )
+            tally, ahead = Tally(), Tally()
             if self.compiler is not None and (image is not None or not binpkgs):
                 root = self._root(self.compiler.cross, tuple(binpkgs.values()))
+                if self.compiler.pilot is not None:
+                    ahead = stack.enter_context(self._ahead(self.compiler, package, materials, root, directory))
                 access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles"))
+                materials = replace(materials, compile=access)
             built = builds.build(
                 package,
                 self.settings,
                 self.hardware,
                 self.limits,
                 directory=directory,
-                materials=Materials(
-                    distfiles=self.distdir,
-                    binpkgs=binpkgs,
-                    index=self.binhost.index_of(package.requires),
-                    prerequisites=image,
-                    compile=access,
-                ),
+                materials=materials,
                 output=_watched(stream.write, entered),
                 own=self.live.own,
                 entered=entered,
             )
+            if ahead.compiled:
+                stream.write(f"cluster: {ahead.compiled} compiles done by a pilot ahead of the node\n".encode())
         return built, tally
+
+    @contextmanager
+    def _ahead(
+        self, compiler: HostCompiler, package: Package, materials: Materials, root: Root, directory: Path
+    ) -> Iterator[Tally]:
+        """Let a pilot build `package` too; what the compile server did for it."""
+        assert compiler.pilot is not None
+        place = directory / "pilot"
+        place.mkdir()
+        with compiler.ahead(root, place / "compiles") as (access, tally):
+            flight = pilot.flying(
+                compiler.pilot,
+                package,
+                self.settings,
+                replace(materials, compile=access),
+                root.directory,
+                self.provides,
+                directory=place,
+                socket=compiler.socket,
+                own=self.live.own,
+            )
+            with flight:
+                yield tally
 
     def _root(self, cross: CrossCompiler, binpkgs: Sequence[Path]) -> Root:
         """The root that the node has when it compiles."""

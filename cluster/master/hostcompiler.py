@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import MachineError
-from cluster.node import compileserver, sandbox, sysroot
+from cluster.node import compileserver, pilot, sandbox, sysroot
 from cluster.node import toolchain as toolchains
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
@@ -26,6 +27,8 @@ class Wanted:
     """The directory of finished compiles."""
     cache_mib: int
     audit_percent: float
+    pilot: pilot.Kit | None
+    """What pilots are made of; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,22 @@ class HostCompiler:
 
     server: CompileServer
     cross: CrossCompiler
+    socket: Path
+    """The server's, for pilots."""
+    pilot: pilot.Kit | None
 
     @contextmanager
     def job(self, root: sysroot.Root, directory: Path) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
         """Serve one job over `root`; its files go to the new `directory`."""
         with self.server.job(root, directory) as (token, job):
-            yield CompileAccess(self.server.port, token), job.tally
+            # The host's loopback in QEMU's user network.
+            yield CompileAccess(f"10.0.2.2:{self.server.port}", token), job.tally
+
+    @contextmanager
+    def ahead(self, root: sysroot.Root, directory: Path) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
+        """Serve the pilot of a job likewise."""
+        with self.server.job(root, directory, audited=False) as (token, job):
+            yield pilot.access(token), job.tally
 
 
 @contextmanager
@@ -75,5 +88,7 @@ def serving(cross: CrossCompiler, wanted: Wanted) -> Iterator[HostCompiler]:
     """Run a compile server as long as the context lasts."""
     compiles = CompileCache(wanted.cache, wanted.cache_mib << 20)
     compiles.prune()
-    with CompileServer(compiles, slots=wanted.slots, audit_percent=wanted.audit_percent) as server:
-        yield HostCompiler(server, cross)
+    with tempfile.TemporaryDirectory(prefix="portage-cluster-") as place:  # a socket's path is to be short
+        local = Path(place) / "compile"
+        with CompileServer(compiles, slots=wanted.slots, audit_percent=wanted.audit_percent, local=local) as server:
+            yield HostCompiler(server, cross, local, wanted.pilot)

@@ -18,7 +18,7 @@ from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
-from cluster.node import emulator, job, kvm, qemu, stage, verify, warm
+from cluster.node import emulator, job, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
 from cluster.node.node import Hardware
@@ -201,15 +201,31 @@ def _offload(
     return stack.enter_context(offload).hosts
 
 
+def _pilot(session: Session, cross: hostcompiler.CrossCompiler, reporter: Reporter) -> pilot.Kit | None:
+    """What pilots are made of, unless they are not wanted or cannot be had."""
+    if not session.config.compile.pilot:
+        return None
+    try:
+        return pilot.ensure(session.target, cross.toolchain.drivers(), session.directories.cache)
+    except MachineError as error:
+        reporter.warn(f"no pilots fly ahead of the nodes: {error}")
+        return None
+
+
 def _compiler(
-    session: Session, cross: hostcompiler.CrossCompiler | None, stack: ExitStack, compiles: Path | None
+    session: Session,
+    cross: hostcompiler.CrossCompiler | None,
+    stack: ExitStack,
+    compiles: Path | None,
+    reporter: Reporter,
 ) -> hostcompiler.HostCompiler | None:
     """Start the compile server if it is wanted."""
     wanted = session.config.compile
     if not wanted.enabled or cross is None:
         return None
     place = compiles or session.directories.cache / "compiles" / session.target.name
-    settings = hostcompiler.Wanted(wanted.slots, place, wanted.cache_mib, wanted.audit_percent)
+    kit = _pilot(session, cross, reporter)
+    settings = hostcompiler.Wanted(wanted.slots, place, wanted.cache_mib, wanted.audit_percent, kit)
     return stack.enter_context(hostcompiler.serving(cross, settings))
 
 
@@ -242,7 +258,7 @@ def engine_for(
         cache=session.directories.cache,
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
-        compiler=_compiler(session, cross, stack, compiles),
+        compiler=_compiler(session, cross, stack, compiles, reporter),
     )
 
 

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _COMPILE_S = 240.0
 _CLIENT_S = 60.0
 """How long a client may take for an answer; an audit may take as long as a compile."""
+_BACKLOG = 64
 _ROUNDS = 40
 """Of questions for one request: more would be a loop."""
 _OWN_ENVIRONMENT = {"TMPDIR": "/tmp"}
@@ -71,7 +72,8 @@ class Link:
         self._connection = connection
         self.received = 0
         self.sent = 0
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connection.family == socket.AF_INET:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(_CLIENT_S)
 
     def receive(self, deadline_s: float = _CLIENT_S) -> bytes:
@@ -103,9 +105,10 @@ class Link:
 class Job:
     """What the server keeps for one job: its root, its build tree, its tally."""
 
-    def __init__(self, root: Root, directory: Path) -> None:
+    def __init__(self, root: Root, directory: Path, *, audited: bool) -> None:
         self.root = root
         self.directory = directory
+        self.audited = audited
         self.tree = BuildTree(directory)
         self.tally = Tally()
         self.habits: dict[object, tuple[PurePosixPath, ...]] = {}
@@ -114,44 +117,58 @@ class Job:
 
 
 class CompileServer:
-    """Listens on loopback as long as the context lasts."""
+    """Listens on loopback, and on the socket `local` if one is named, as long as the context lasts."""
 
-    def __init__(self, cache: CompileCache | None, *, slots: int, audit_percent: float = 0.0) -> None:
+    def __init__(
+        self, cache: CompileCache | None, *, slots: int, audit_percent: float = 0.0, local: Path | None = None
+    ) -> None:
         self._cache = cache
         self._slots = threading.BoundedSemaphore(slots)
         self._audit = audit_percent / 100
         self._random = Random(0)
         self._jobs: dict[str, Job] = {}
         self._sealed = Sealed()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._busy: dict[str, tuple[threading.Lock, int]] = {}
+        self._listeners = [socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)]
+        if local is not None:
+            self._listeners.append(_listen(local))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._accept, name="compile server", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._accept, args=(listener,), name="compile server", daemon=True)
+            for listener in self._listeners
+        ]
 
     @property
     def port(self) -> int:
         """The TCP port on loopback."""
-        port: int = self._listener.getsockname()[1]
+        port: int = self._listeners[0].getsockname()[1]
         return port
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         # A thread in accept() does not notice that its socket is closed; it does notice this.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        for listener in self._listeners:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         with self._lock:
             for connection in self._open:
                 connection.close()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     @contextmanager
-    def job(self, root: Root, directory: Path) -> Iterator[tuple[str, Job]]:
-        """Serve a node that has the token given, over `root`; files are kept in the new `directory`."""
+    def job(self, root: Root, directory: Path, *, audited: bool = True) -> Iterator[tuple[str, Job]]:
+        """Serve a node that has the token given, over `root`; files are kept in the new `directory`.
+
+        A share of its compiles is audited unless it has no compiler of its own.
+        """
         directory.mkdir()
-        job = Job(root, directory)
+        job = Job(root, directory, audited=audited)
         token = secrets.token_hex(16)
         self._jobs[token] = job
         try:
@@ -160,10 +177,10 @@ class CompileServer:
             del self._jobs[token]
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, _ = listener.accept()
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -211,7 +228,7 @@ class CompileServer:
         with job.lock:
             job.tally.cached += cached
             job.tally.compiled += not cached
-        if self._audit and self._random.random() < self._audit:
+        if job.audited and self._audit and self._random.random() < self._audit:
             _audit(job, link, request, needs, compiled)
         else:
             _deliver(job, link, needs, compiled)
@@ -220,17 +237,41 @@ class CompileServer:
         self, job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs
     ) -> tuple[Compiled, bool]:
         """What the compiler makes of it, and whether the cache had it."""
-        name = None
-        if self._cache is not None and not found.volatile:
-            name = key(_facts(job.root, request, needs, view, found))
+        if self._cache is None or found.volatile:
+            with self._slots:
+                return _run(job, request, needs, view, found), False
+        name = key(_facts(job.root, request, needs, view, found))
+        with self._alone(name):
             kept = self._cache.get(name)
             if kept is not None:
                 return kept, True
-        with self._slots:
-            compiled = _run(job, request, needs, view, found)
-        if name is not None and self._cache is not None:
+            with self._slots:
+                compiled = _run(job, request, needs, view, found)
             self._cache.put(name, compiled)
         return compiled, False
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Nobody else compiles `name` meanwhile: who comes second finds it in the cache."""
+        with self._lock:
+            turn, users = self._busy.get(name, (threading.Lock(), 0))
+            self._busy[name] = turn, users + 1
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, users = self._busy.pop(name)
+                if users > 1:
+                    self._busy[name] = turn, users - 1
+
+
+def _listen(path: Path) -> socket.socket:
+    """A listening socket at `path`."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(_BACKLOG)
+    return listener
 
 
 def _learn(job: Job, link: Link, needs: Needs, view: View, sealed: Sealed) -> Inputs:

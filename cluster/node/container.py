@@ -57,8 +57,6 @@ def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
     """The host's own root, with Portage and its database of installed packages over it in `directory`."""
     rootfs.install_portage(directory, rootfs.python_of(Path("/")))
     write_installed(provides, directory, arch)
-    # A stage's is a client of the fork server that warm nodes have.
-    rootfs.write_program(directory / "usr/lib/cluster/python", '#!/bin/sh\nexec /opt/portage/bin/python3 "$@"\n')
     (directory / "usr/bin").mkdir(parents=True, exist_ok=True)
     (directory / "usr/bin/gtar").symlink_to("tar")
     host = Path("/")
@@ -72,12 +70,17 @@ def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
     return Root({**theirs, **ours}, links)
 
 
-def stage_root(directory: Path, stage: Stage, emulator: Emulator, target: Target) -> Root:
-    """The stage's root, unpacked in `directory`, run by qemu-user. Raises MachineError where there is none."""
-    registration = _BINFMT / target.qemu.binary.replace("qemu-system", "qemu", 1)
-    registration = registration.with_suffix(".conf")
+def registration_of(target: Target) -> Path:
+    """The distribution's file of binfmt.d(5) that names the target's qemu-user. Raises MachineError without one."""
+    registration = _BINFMT / f"{target.qemu.binary.replace('qemu-system', 'qemu', 1)}.conf"
     if not registration.exists():
         raise MachineError(f"{registration} is missing", "apt-get install qemu-user-static")
+    return registration
+
+
+def stage_root(directory: Path, stage: Stage, emulator: Emulator, target: Target) -> Root:
+    """The stage's root, unpacked in `directory`, run by qemu-user. Raises MachineError where there is none."""
+    registration = registration_of(target)
     image = directory.with_suffix(".raw")
     directory.mkdir()
     disk.expand(emulator, stage.disk, image)

@@ -37,16 +37,18 @@ _SHARED = ("profiles", "eclass", "metadata", "licenses")
 class CompileAccess:
     """How a job's compile client reaches the compile server."""
 
-    port: int
-    """On the host's loopback, which is 10.0.2.2 in QEMU's user network."""
+    address: str
+    """ADDRESS:PORT, or the path of a socket."""
     token: str
+    client: str = _CLIENT
+    """The directory that has the client under the compilers' names."""
 
     @property
     def exports(self) -> str:
         """Lines of shell for Portage's bashrc: guest/cc.c goes before every other compiler."""
         return (
-            f"export CLUSTER_COMPILE=10.0.2.2:{self.port} CLUSTER_COMPILE_TOKEN={self.token}\n"
-            f"[[ ${{PATH}} == {_CLIENT}:* ]] || export PATH={_CLIENT}:${{PATH}}\n"
+            f"export CLUSTER_COMPILE={self.address} CLUSTER_COMPILE_TOKEN={self.token}\n"
+            f"[[ ${{PATH}} == {self.client}:* ]] || export PATH={self.client}:${{PATH}}\n"
         )
 
 

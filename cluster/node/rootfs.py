@@ -36,7 +36,7 @@ _STEP_DEADLINE_S = 600.0
 _WRAPPER = """#!/bin/sh
 # PyPI's Portage takes its prefix for EPREFIX unless told otherwise.
 export EPREFIX="" ROOT=/ PORTAGE_CONFIGROOT=/
-exec /usr/lib/cluster/python /{prefix}/lib/portage/bin/{name} "$@"
+exec {interpreter} /{prefix}/lib/portage/bin/{name} "$@"
 """
 
 
@@ -102,10 +102,10 @@ def python_of(root: Path) -> str:
     return (root / "usr/bin/python3").readlink().name
 
 
-def install_portage(root: Path, python: str) -> None:
+def install_portage(root: Path, python: str, interpreter: str = f"/{_PORTAGE}/bin/python3") -> None:
     """Copy the running Portage into a prefix of its own in `root`, with commands in /usr/local/bin.
 
-    `python` is the name of the root's Python with its version.
+    `python` is the name of the root's Python with its version, `interpreter` the program that runs the commands.
     """
     prefix = root / _PORTAGE
     ours, theirs = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/", f"lib/{python}/"
@@ -126,7 +126,9 @@ def install_portage(root: Path, python: str) -> None:
     (prefix / "etc/portage").symlink_to("/etc/portage")
     (root / "etc/portage").mkdir(parents=True, exist_ok=True)
     for name in ("emerge", "ebuild", "env-update", "portageq"):
-        write_program(root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name))
+        write_program(
+            root / "usr/local/bin" / name, _WRAPPER.format(prefix=_PORTAGE, name=name, interpreter=interpreter)
+        )
 
 
 def write_program(path: Path, text: str) -> None:
@@ -217,7 +219,7 @@ def compose(spec: Spec) -> None:
     run(["tar", "--extract", "--file", spec.tar, "--directory", root], deadline_s=_STEP_DEADLINE_S)
     print(f"recorded {record_unpacked(root)} packages", flush=True)
     _append_accounts(root)
-    install_portage(root, python_of(root))
+    install_portage(root, python_of(root), "/usr/lib/cluster/python")
     _configure_guest(root, Path(spec.keys), Path(spec.guest))
     shutil.copytree(spec.shell, root / "usr/lib/cluster/shell")
     write_installed(spec.provides, root, spec.arch)

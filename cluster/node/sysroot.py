@@ -68,6 +68,7 @@ def _remove(path: Path) -> None:
 class Root:
     """A composed root."""
 
+    directory: Path
     sandbox: Sandbox
     stage: str
     """Identifies everything in it but the prerequisites' files."""
@@ -120,7 +121,7 @@ def compose(
     sandbox = Sandbox(((place, PurePosixPath("/")),), environment(toolchain, place))
     include, libraries = search(sandbox)
     linker = ask(sandbox, "gcc", ["-print-prog-name=ld"]).stdout.decode().strip()
-    return Root(sandbox, identity, added, prerequisites_id, include, libraries, linker)
+    return Root(place, sandbox, identity, added, prerequisites_id, include, libraries, linker)
 
 
 def _make(

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -570,10 +571,9 @@ static int is_question(int argc)
 	return !files;
 }
 
-static void connect_to(const char *where)
+static void connect_to_address(const char *where)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET };
-	struct timeval timeout = { .tv_sec = TIMEOUT_S };
 	char host[64];
 	const char *colon = strchr(where, ':');
 	int yes = 1;
@@ -589,13 +589,35 @@ static void connect_to(const char *where)
 	if (wire < 0 || connect(wire, (struct sockaddr *)&address, sizeof address))
 		local();
 	setsockopt(wire, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+}
+
+static void connect_to_socket(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (strlen(path) >= sizeof address.sun_path)
+		local();
+	strcpy(address.sun_path, path);
+	wire = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (wire < 0 || connect(wire, (struct sockaddr *)&address, sizeof address))
+		local();
+}
+
+static void connect_to(const char *where)
+{
+	struct timeval timeout = { .tv_sec = TIMEOUT_S };
+
+	if (*where == '/')
+		connect_to_socket(where);
+	else
+		connect_to_address(where);
 	setsockopt(wire, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
 	setsockopt(wire, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
 }
 
 int main(int argc, char **argv)
 {
-	/* ADDRESS:PORT of the server, and the job's token. */
+	/* ADDRESS:PORT or the socket of the server, and the job's token. */
 	const char *where = getenv("CLUSTER_COMPILE"), *token = getenv("CLUSTER_COMPILE_TOKEN");
 	const char *slash = strrchr(argv[0], '/');
 	ssize_t size = readlink("/proc/self/exe", own_directory, sizeof own_directory - 1);
