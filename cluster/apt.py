@@ -146,13 +146,24 @@ class PrivateApt:
 
     def depends(self, package: str, *, suite: str = "") -> tuple[str, ...]:
         """The names that `package` depends on, as apt-cache prints them."""
+        words = self._field(package, "Depends", suite).split(",")
+        return tuple(word.split()[0] for word in words if word.strip())
+
+    def version(self, package: str, *, suite: str = "") -> str:
+        """The version of `package` that a download would give. Raises MachineError if there is none."""
+        with self._naming([package]):
+            return self._field(package, "Version", suite)
+
+    def _field(self, package: str, name: str, suite: str) -> str:
+        """What the package lists say of `package` in the field `name`; "" if it has none."""
         with self._exclusive():
             self._update()
             prefer = [f"-oAPT::Default-Release={suite}"] if suite else []
             argv = [find_program("apt-cache", "apt"), *self._options(), *prefer, "show", "--no-all-versions", package]
             told = run(argv, deadline_s=60)
-        line = next((text for text in told.splitlines() if text.startswith("Depends:")), "Depends:")
-        return tuple(word.strip().split()[0] for word in line.removeprefix("Depends:").split(",") if word.strip())
+        start = f"{name}:"
+        line = next((text for text in told.splitlines() if text.startswith(start)), start)
+        return line.removeprefix(start).strip()
 
     def source_file(self, source: str, version: str, file: str, into: Path) -> Path:
         """Download the upstream archive `file` of the source package `source` into the directory `into`.

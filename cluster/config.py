@@ -40,6 +40,7 @@ class Node(_Section):
     cpus: _Positive
     composed: bool
     warm: bool
+    own_kernel: bool
     fast_shell: bool
     boot_s: _Seconds
 
@@ -103,10 +104,11 @@ class Config(_Section):
 
 
 def plain(config: Config) -> Config:
-    """The same, but nodes get no help: cold boots, emerge and compilers of their own."""
+    """The same, but nodes get no help: the distribution's kernel, cold boots, emerge and compilers of their own."""
+    unhelped = {"composed": False, "warm": False, "own_kernel": False, "fast_shell": False}
     return config.model_copy(
         update={
-            "node": config.node.model_copy(update={"composed": False, "warm": False, "fast_shell": False}),
+            "node": config.node.model_copy(update=unhelped),
             "distcc": config.distcc.model_copy(update={"enabled": False}),
             "compile": config.compile.model_copy(update={"enabled": False}),
         }

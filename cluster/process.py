@@ -33,10 +33,18 @@ def _die_with_parent(signal_number: int = signal.SIGKILL) -> None:
 
 def find_program(name: str, package: str) -> str:
     """The path of program `name`; MachineError names the Debian package that has it."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if path is None:
-        raise MachineError(f"program {name} is missing", f"apt-get install {package}")
-    return path
+    return find_programs({name: package})[name]
+
+
+def find_programs(packages: Mapping[str, str]) -> dict[str, str]:
+    """The paths of the programs that are the keys of `packages`; MachineError names the packages of all missing."""
+    paths = {name: shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin") for name in packages}
+    missing = [name for name, path in paths.items() if path is None]
+    if missing:
+        what = f"program {missing[0]} is missing" if len(missing) == 1 else f"programs {', '.join(missing)} are missing"
+        wanted = dict.fromkeys(packages[name] for name in missing)
+        raise MachineError(what, f"apt-get install {' '.join(wanted)}")
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def tail(text: str, lines: int = _TAIL_LINES) -> str:

@@ -30,6 +30,21 @@ class Qemu(_Data):
     serial_bus: str
 
 
+class OwnKernel(_Data):
+    """How a kernel is built that suits emulated nodes better than the distribution's."""
+
+    source: str
+    """The binary package that has the source in `usr/src`."""
+    config: str
+    """The file of `stage-images/kernel` with what is set over tinyconfig."""
+    arch: str
+    """The kernel's own name of the architecture."""
+    image: str
+    """What `make` is asked for."""
+    built: str
+    """Where that is then, in the source tree."""
+
+
 class Kernel(_Data):
     """Which kernel the nodes boot, and the modules their initramfs loads."""
 
@@ -38,6 +53,8 @@ class Kernel(_Data):
     image: str
     arguments: str
     modules: tuple[str, ...]
+    own: OwnKernel | None = None
+    """None where nobody has written a configuration."""
 
 
 class Cross(_Data):

@@ -16,10 +16,11 @@ import pytest
 from factories import package, plan
 from repos import write_repository
 
-from cluster import cli
+from cluster import cli, paths
 from cluster.errors import MachineError
 from cluster.master import binhost, session
 from cluster.model import Cpv, Outcome, Verdict
+from cluster.node import kernel
 from cluster.node.installed import write_installed
 
 EBUILDS = {
@@ -367,6 +368,59 @@ def test_config_prints_a_reference_that_is_valid(cluster: Cluster, tmp_path: Pat
 def test_a_stage_that_is_not_there(cluster: Cluster) -> None:
     assert "'nothing'" in cluster("stage", "show", "nothing").complaint
     assert cluster("stage", "list", "--json").json == []
+
+
+# Kernels.
+
+
+@pytest.fixture
+def own_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bool]:
+    """A stage in the cache and a kernel that takes no time; returns whether the newest was asked for, each time."""
+    directory = paths.directories().cache / "stages/arm64-1"
+    directory.mkdir(parents=True)
+    facts = dict.fromkeys(("release", "compiler", "portage"), "1") | {"target": "arm64", "kernel": "6.12-debian"}
+    (directory / "stage.json").write_text(json.dumps(facts))
+    built = kernel.Kernel(tmp_path / "own-arm64-1")
+    asked: list[bool] = []
+
+    def ensure(chosen: object, recipe: object, cache: Path, say: Callable[[str], None], newest: bool) -> kernel.Kernel:
+        asked.append(newest)
+        say("compiling the kernel")
+        built.directory.mkdir()
+        (built.directory / "kernel.json").write_text('{"release": "6.12-ours"}')
+        return built
+
+    monkeypatch.setattr(kernel, "ensure", ensure)
+    monkeypatch.setattr(kernel, "find", lambda *words: built if built.directory.exists() else None)
+    return asked
+
+
+def test_a_kernel_of_our_own_is_built_and_said_to_take_minutes(cluster: Cluster, own_kernel: list[bool]) -> None:
+    ended = cluster("stage", "kernel", "--json")
+    assert (ended.code, own_kernel) == (0, [False])
+    assert ended.json["release"] == "6.12-ours"
+    assert "minutes" in ended.err.splitlines()[0]
+    assert "compiling the kernel" in ended.err
+
+
+def test_a_kernel_that_nodes_do_not_boot_is_said_to_be_one(
+    cluster: Cluster, own_kernel: list[bool], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[node]\nown_kernel = false\n")
+    assert "node.own_kernel is false" in cluster("stage", "kernel", "--newest", "--config", mine).out
+    assert own_kernel == [True]
+    assert cluster("stage", "show", "arm64-1", "--config", mine, "--json").json["boots"] == "6.12-debian"
+
+
+@pytest.mark.usefixtures("own_kernel")
+def test_stages_say_which_kernel_their_nodes_boot(cluster: Cluster) -> None:
+    assert cluster("stage", "show", "arm64-1", "--json").json["boots"] == "6.12-debian"
+    cluster("stage", "kernel")
+    assert "boots: 6.12-ours\n" in cluster("stage", "show", "arm64-1").out
+    (listed,) = cluster("stage", "list", "--json").json
+    assert (listed["kernel"], listed["boots"]) == ("6.12-debian", "6.12-ours")
+    assert "6.12-ours" in cluster("stage", "list").out
 
 
 def test_a_port_in_use(cluster: Cluster, tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_whole_seconds_need_no_point(tmp_path: Path) -> None:
     assert config.load(written(tmp_path / "mine.toml", "[limits]\nsilence_s = 5\n")).limits.silence_s == 5.0
 
 
+def test_plain_nodes_get_no_help() -> None:
+    plain = config.plain(config.load())
+    helps = (plain.node.composed, plain.node.warm, plain.node.own_kernel, plain.node.fast_shell)
+    assert not any((*helps, plain.distcc.enabled, plain.compile.enabled))
+    assert config.load().node.own_kernel
+
+
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         config.load().build.nodes = 3  # type: ignore[misc]

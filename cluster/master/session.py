@@ -18,7 +18,7 @@ from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
 from cluster.master.journal import Journal
 from cluster.model import Action, Outcome, Plan, Repository, Verdict
-from cluster.node import emulator, job, kvm, pilot, qemu, stage, verify, warm
+from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
 from cluster.node.node import Hardware
@@ -147,8 +147,23 @@ def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     built = stage.ensure(session.target, target.load_recipe(), cache, reporter.step)
     node = session.config.node
     hardware, why_not = kvm.accelerated(Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s))
-    reporter.step(f"{session.target.name} nodes " + (f"are emulated ({why_not})" if why_not else "run on KVM"))
+    hardware = _with_own_kernel(session, hardware)
+    how = f"are emulated ({why_not})" if why_not else "run on KVM"
+    reporter.step(f"{session.target.name} nodes {how} and boot Linux {hardware.stage.facts['kernel']}")
     return hardware
+
+
+def _with_own_kernel(session: Session, hardware: Hardware) -> Hardware:
+    """The hardware with the kernel of `cluster stage kernel`, where that is wanted and built.
+
+    A node on KVM keeps the distribution's: its processor is a real one, with real defects to work around.
+    """
+    if not session.config.node.own_kernel or hardware.accelerator != "tcg":
+        return hardware
+    own = kernel.find(session.target, session.directories.cache)
+    if own is None:
+        return hardware
+    return replace(hardware, stage=stage.with_image(hardware.stage, own.directory.name, own.image, own.release))
 
 
 def warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware:

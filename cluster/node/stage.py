@@ -7,6 +7,7 @@ stages/TARGET-KEY/
     keys/        id (ours), host_key (the nodes')
     sysroot/     headers and libraries, for compilers on the host
     compiler/    what its own compiler says of itself
+    kernels/     NAME/: the same stage with another kernel, links but for that
 """
 
 from __future__ import annotations
@@ -90,6 +91,11 @@ class Stage:
         return self.directory / "compiler"
 
     @property
+    def base(self) -> Stage:
+        """The stage that this one differs from in its kernel alone; itself if that is its own."""
+        return Stage(self.disk.readlink().parent) if self.disk.is_symlink() else self
+
+    @property
     def facts(self) -> dict[str, str]:
         """What `stage.json` says of it."""
         facts: dict[str, str] = json.loads((self.directory / "stage.json").read_text())
@@ -100,7 +106,7 @@ def key(target: Target, recipe: Recipe) -> str:
     """A hash of all that a stage is made from: recipe, target, guest scripts, Portage's version."""
     parts = [
         str(_FORMAT),
-        target.model_dump_json(),
+        target.model_dump_json(exclude={"kernel": {"own"}}),
         recipe.model_dump_json(),
         importlib.metadata.version("portage"),
         Path(__file__).with_name("rootfs.py").read_text(),
@@ -175,8 +181,32 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
 
 
 def with_kernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
-    """`stage` with the kernel that `target` names in the place of its own, kept in the cache as well."""
-    directory = cache / "kernels" / f"{stage.directory.name}-{key(target, recipe)}"
+    """`stage` with the kernel package that `target` names in the place of its kernel, kept with it."""
+    return _with(
+        stage.base, key(target, recipe), lambda work, result: _kernel(target, recipe, cache, work, result, say)
+    )
+
+
+def with_image(stage: Stage, name: str, image: Path, release: str) -> Stage:
+    """`stage` with the kernel `image` in the place of its own, kept with it as `name`.
+
+    Its initramfs stays, so that the kernel has to have the drivers of disk and network built in.
+    """
+
+    def fill(work: Path, result: Path) -> str:
+        shutil.copy(image, result / "kernel")
+        (result / "initrd").symlink_to(stage.base.initrd)
+        return release
+
+    return _with(stage.base, name, fill)
+
+
+def _with(stage: Stage, name: str, fill: Callable[[Path, Path], str]) -> Stage:
+    """`stage` with another kernel, which `fill` writes to its second argument and names; the first is for scratch.
+
+    It is kept within the stage's directory, because a warm node of it lies over the stage's very disk.
+    """
+    directory = stage.directory / "kernels" / name
     with paths.locked(directory.parent / "lock"):
         if (directory / "stage.json").exists():
             return Stage(directory)
@@ -184,9 +214,9 @@ def with_kernel(stage: Stage, target: Target, recipe: Recipe, cache: Path, say: 
             work = Path(scratch)
             result = work / "stage"
             result.mkdir()
-            release = _kernel(target, recipe, cache, work, result, say)
-            for name in (stage.disk.name, "keys", "sysroot", "compiler"):
-                (result / name).symlink_to(stage.directory / name)
+            release = fill(work, result)
+            for part in (stage.disk.name, "keys", "sysroot", "compiler"):
+                (result / part).symlink_to(stage.directory / part)
             (result / "stage.json").write_text(json.dumps({**stage.facts, "kernel": release}, indent=1) + "\n")
             result.rename(directory)
     return Stage(directory)
