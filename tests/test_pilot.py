@@ -26,7 +26,7 @@ from cluster.node.job import Materials, Settings
 ARM64 = target.load("arm64")
 NAMES = ("gcc", "cc")
 BODY = """\
-src_unpack() { mkdir -p "${S}"; }
+src_unpack() { mkdir -p "${S}/closed/full"; chmod 500 "${S}/closed"; }
 src_compile() {
     echo 'int main(void) { return 7; }' > seven.c || die
     gcc -O2 -c seven.c || die
@@ -91,11 +91,12 @@ def flight(kit: pilot.Kit, place: Path, body: str) -> Iterator[Flight]:
             Path("/usr/include"),
             ("sys-devel/gcc-14:14",),
             directory=directory,
+            log=place / "log",
             socket=socket,
             own=pids.append,
         ),
     ):
-        yield Flight(server, job.tally, directory / "log", pids)
+        yield Flight(server, job.tally, place / "log", pids)
 
 
 def test_what_a_pilot_compiles_is_in_the_cache_and_it_sees_nothing_of_the_host(kit: pilot.Kit, tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ def test_what_a_pilot_compiles_is_in_the_cache_and_it_sees_nothing_of_the_host(k
         flown.said("all is well")
         assert (flown.tally.compiled, flown.tally.audited) == (1, 0)
         assert list((tmp_path / "compiles").glob("??/*"))
+    (closed,) = (tmp_path / "pilot/tmp").rglob("closed")
+    assert closed.stat().st_mode & 0o700 == 0o700
 
 
 def test_a_pilot_ends_with_its_context_and_all_its_processes(kit: pilot.Kit, tmp_path: Path) -> None:
@@ -148,6 +151,11 @@ def test_the_sandbox_has_no_network_no_capability_and_writes_to_the_job_only() -
     text = " ".join(words)
     assert " --symlink usr/bin /bin " in text
     assert " --ro-bind /sealed /node " in text
+
+
+@pytest.mark.parametrize(("nodes", "cpus", "processors", "room"), [(1, 1, 2, True), (2, 1, 2, False), (2, 2, 4, False)])
+def test_pilots_fly_where_a_processor_would_be_idle(nodes: int, cpus: int, processors: int, room: bool) -> None:
+    assert pilot.is_room(nodes, cpus, processors) is room
 
 
 def test_a_machine_without_qemu_user_has_no_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

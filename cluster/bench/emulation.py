@@ -341,7 +341,7 @@ def _node_build(
         if name != "cached":
             shutil.rmtree(compiles, ignore_errors=True)
         engine = sessions.engine_for(
-            session, hardware, bench.live, bench.binhost, stack, bench.reporter, compiles=compiles
+            session, hardware, bench.live, bench.binhost, stack, bench.reporter, nodes=1, compiles=compiles
         )
         engine = replace(engine, logs=bench.logs / name)
         begin()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,10 @@ class LocalEngine:
             if self.compiler is not None and (image is not None or not binpkgs):
                 root = self._root(self.compiler.cross, tuple(binpkgs.values()))
                 if self.compiler.pilot is not None:
-                    ahead = stack.enter_context(self._ahead(self.compiler, package, materials, root, directory))
+                    # A package is not to fail, nor a node to be lost, for want of a pilot.
+                    with suppress(ClusterError):
+                        flight = self._ahead(self.compiler, package, materials, root, directory, log)
+                        ahead = stack.enter_context(flight)
                 access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles"))
                 materials = replace(materials, compile=access)
             built = builds.build(
@@ -154,7 +157,7 @@ class LocalEngine:
 
     @contextmanager
     def _ahead(
-        self, compiler: HostCompiler, package: Package, materials: Materials, root: Root, directory: Path
+        self, compiler: HostCompiler, package: Package, materials: Materials, root: Root, directory: Path, log: Path
     ) -> Iterator[Tally]:
         """Let a pilot build `package` too; what the compile server did for it."""
         assert compiler.pilot is not None
@@ -169,6 +172,7 @@ class LocalEngine:
                 root.directory,
                 self.provides,
                 directory=place,
+                log=log.with_suffix(".pilot.log"),
                 socket=compiler.socket,
                 own=self.live.own,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -216,9 +217,10 @@ def _offload(
     return stack.enter_context(offload).hosts
 
 
-def _pilot(session: Session, cross: hostcompiler.CrossCompiler, reporter: Reporter) -> pilot.Kit | None:
-    """What pilots are made of, unless they are not wanted or cannot be had."""
-    if not session.config.compile.pilot:
+def _pilot(session: Session, cross: hostcompiler.CrossCompiler, nodes: int, reporter: Reporter) -> pilot.Kit | None:
+    """What pilots are made of, unless they are not wanted, would be in the way of the nodes, or cannot be had."""
+    room = pilot.is_room(nodes, session.config.node.cpus, len(os.sched_getaffinity(0)))
+    if not session.config.compile.pilot or not room:
         return None
     try:
         return pilot.ensure(session.target, cross.toolchain.drivers(), session.directories.cache)
@@ -232,6 +234,7 @@ def _compiler(
     cross: hostcompiler.CrossCompiler | None,
     stack: ExitStack,
     compiles: Path | None,
+    nodes: int,
     reporter: Reporter,
 ) -> hostcompiler.HostCompiler | None:
     """Start the compile server if it is wanted."""
@@ -239,7 +242,7 @@ def _compiler(
     if not wanted.enabled or cross is None:
         return None
     place = compiles or session.directories.cache / "compiles" / session.target.name
-    kit = _pilot(session, cross, reporter)
+    kit = _pilot(session, cross, nodes, reporter)
     settings = hostcompiler.Wanted(wanted.slots, place, wanted.cache_mib, wanted.audit_percent, kit)
     return stack.enter_context(hostcompiler.serving(cross, settings))
 
@@ -252,9 +255,10 @@ def engine_for(
     stack: ExitStack,
     reporter: Reporter,
     *,
+    nodes: int,
     compiles: Path | None = None,
 ) -> engines.LocalEngine:
-    """What runs jobs on nodes of `hardware` with the help that the config gives them; ended with `stack`.
+    """What runs jobs on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
     Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
     """
@@ -273,7 +277,7 @@ def engine_for(
         cache=session.directories.cache,
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
-        compiler=_compiler(session, cross, stack, compiles, reporter),
+        compiler=_compiler(session, cross, stack, compiles, nodes, reporter),
     )
 
 
@@ -293,7 +297,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             paths.require_space(directory, _BUILD_MIB, purpose)
         hardware = hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
-        engine = engine_for(session, hardware, live, binhost, stack, reporter)
+        engine = engine_for(session, hardware, live, binhost, stack, reporter, nodes=min(nodes, len(plan.to_build)))
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,14 @@ _SOCKET = "/run/compile"
 _NAMESPACES = ("--user", "--map-root-user", "--mount")
 _OUTSIDE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 _ACCOUNTS = {"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n"}
+
+
+def is_room(nodes: int, cpus: int, processors: int) -> bool:
+    """Whether pilots help where so many nodes, of so many processors each, share the host's processors.
+
+    A pilot costs about what a native build costs; it is worth that where a processor would be idle.
+    """
+    return nodes * cpus < processors
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,7 @@ def flying(
     provides: Sequence[str],
     *,
     directory: Path,
+    log: Path,
     socket: Path,
     own: Callable[[int], None],
 ) -> Iterator[None]:
@@ -162,7 +172,7 @@ def flying(
 
     `sealed` is the node's root as the host's compilers see it (`cluster.node.sysroot`).
     `provides` is what it takes for installed, beside the package's prerequisites. `materials.compile` is
-    to be `access`'s; `own` is told the process group. How it ends is in `directory`/log and nowhere else.
+    to be `access`'s; `own` is told the process group. What it prints, and so how it ends, is in `log` alone.
     """
     for name in ("job", "tmp", "installed"):
         (directory / name).mkdir(parents=True)
@@ -172,6 +182,19 @@ def flying(
     write_installed((*provides, *package.requires), directory / "installed", kit.target.name)
     links = {name: str((_HOST / name).readlink()) for name in _LINKED if (_HOST / name).is_symlink()}
     argv = [*_with_binfmt(kit.target), *command(kit, sealed, directory.resolve(), socket, links)]
-    with Child([*argv, "/bin/sh", "/job/pilot"], log_path=directory / "log", env=_OUTSIDE) as child:
-        own(child.pid)
-        yield
+    log.unlink(missing_ok=True)
+    try:
+        with Child([*argv, "/bin/sh", "/job/pilot"], log_path=log, env=_OUTSIDE) as child:
+            own(child.pid)
+            yield
+    finally:
+        _open_up(directory / "tmp")
+
+
+def _open_up(tree: Path) -> None:
+    """A source may come with directories that not even their owner may empty."""
+    for place, names, _ in os.walk(tree):
+        for name in names:
+            path = Path(place, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
