@@ -218,7 +218,7 @@ def stage_kernel(
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
-    """Build a kernel for emulated nodes in which processes start about twice as fast: once, some 10 minutes."""
+    """Build a kernel for emulated nodes in which processes start 1.6 times as fast: once, some 10 minutes."""
     common = common or Common()
     session = _open(what or What(), common)
     cache = session.directories.cache
