@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -196,5 +196,6 @@ def _open_up(tree: Path) -> None:
     for place, names, _ in os.walk(tree):
         for name in names:
             path = Path(place, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
+            with suppress(OSError):  # the last of its processes may still be dying, and removing it
+                if not path.is_symlink():
+                    path.chmod(0o700)
