@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from programs import write_programs
 
 from cluster import config, paths, target
 from cluster.errors import CommandFailed, InputError, MachineError
@@ -74,17 +75,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     data = tmp_path / "stage-images"
     shutil.copytree(paths.data("stage-images"), data)
     monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "cluster")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in TOOLS:
-        found = shutil.which(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
     fakes = {GCC: "echo the cross compiler", "make": MAKE, "dpkg-deb": DPKG_DEB}
     fakes |= dict.fromkeys(("gcc", "flex", "bison", "bc"), "exit 1")
-    for name, text in fakes.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
+    programs = write_programs(tmp_path / "bin", TOOLS, fakes)
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("MAKEFLAGS", "the user's")
     monkeypatch.setenv("LOCALVERSION", "-mine")

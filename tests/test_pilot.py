@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from factories import host_root
 from factories import package as make_package
+from processes import eventually
 from repos import write_repository
 
 from cluster import paths, target
@@ -63,11 +63,8 @@ class Flight:
 
     def said(self, text: str, deadline_s: float = 60.0) -> str:
         """The log once it has `text` in it."""
-        end = time.monotonic() + deadline_s
-        while text not in (log := self.log.read_text(errors="replace")):
-            assert time.monotonic() < end, log
-            time.sleep(0.05)
-        return log
+        assert eventually(lambda: text in self.log.read_text(errors="replace"), deadline_s), self.log.read_text()
+        return self.log.read_text(errors="replace")
 
 
 @contextmanager
@@ -115,10 +112,8 @@ def test_a_pilot_ends_with_its_context_and_all_its_processes(kit: pilot.Kit, tmp
         (pid,) = flown.pids
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
-    end = time.monotonic() + 10
-    while [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"pilots-child" in _read(path)]:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    processes = Path("/proc").glob
+    assert eventually(lambda: not [path for path in processes("[0-9]*/cmdline") if b"pilots-child" in _read(path)])
 
 
 def _read(path: Path) -> bytes:

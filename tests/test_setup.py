@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
+
+from programs import write_programs
 
 _CHECKOUT = Path(__file__).parents[1]
 _TOOLS = ("bash", "sed", "tr", "sort", "grep", "cat")
@@ -12,15 +13,7 @@ _TOOLS = ("bash", "sed", "tr", "sort", "grep", "cat")
 
 def _install_packages(tmp_path: Path, fakes: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run install_packages with a PATH that has a few tools and `fakes`, and nothing else."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in _TOOLS:
-        found = shutil.which(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
-    for name, text in fakes.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
+    programs = write_programs(tmp_path / "bin", _TOOLS, fakes)
     argv = [str(programs / "bash"), "-euc", ". ./setup.sh; install_packages; echo went on", "quickstart"]
     env = {"PATH": str(programs)}
     return subprocess.run(argv, env=env, cwd=_CHECKOUT, capture_output=True, text=True, timeout=30, check=False)
