@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,10 @@ _SOURCE = paths.data("stage-images", "shell")
 _MAIN = '#include "shortcuts.h"\nint main(int n, char **argv) { (void)n; return shortcut(argv[1], argv + 1) & 255; }\n'
 _LEFT = 255
 """The harness's status when the program is to be run."""
+
+QUOTE = "s/^/| /"
+BEGINNING = "10a\\\n... rest of stderr output deleted ...\n         10q"
+"""How Autoconf's macros write a program and a message to config.log."""
 
 DONE = [
     "rm -f file",
@@ -36,6 +41,18 @@ DONE = [
     "mkdir new",
     "mkdir -p tree/new",
     "mkdir -p tree",
+    f"sed '{QUOTE}' file",
+    f"sed '{QUOTE}' second",
+    f"sed '{QUOTE}' lines",
+    f"sed '{QUOTE}' empty",
+    f"sed '{BEGINNING}' lines",
+    f"sed '{BEGINNING}' second",
+    f"sed '{BEGINNING}' empty",
+    "grep -v '^ *+' file",
+    "grep -v '^ *+' second",
+    "grep -v '^ *+' lines",
+    "grep -v '^ *+' traced",
+    "grep -v '^ *+' empty",
 ]
 LEFT = [
     "rm file",
@@ -67,6 +84,22 @@ LEFT = [
     "mkdir new another",
     "mkdir -p file",
     "sed s/a/b/ file",
+    f"sed '{QUOTE}' file second",
+    f"sed '{QUOTE}' absent",
+    f"sed '{QUOTE}' latin",
+    f"sed '{QUOTE}' long",
+    f"sed '{QUOTE}'",
+    f"sed '{QUOTE}' -",
+    f"sed '{QUOTE}' --help",
+    f"sed -n '{QUOTE}' file",
+    f"sed '{BEGINNING}' ten",
+    "grep -v '^ *+' absent",
+    "grep -v '^ *+' binary",
+    "grep -v '^ *+' tree",
+    "grep -v '^ *+'",
+    "grep -v '^ *+' file second",
+    "grep '^ *+' file",
+    "grep -v + file",
 ]
 
 
@@ -88,6 +121,13 @@ def _fill(place: Path) -> None:
     (place / "tree/out").symlink_to("../second")
     (place / "file").write_text("first\n")
     (place / "second").write_text("no newline")
+    (place / "empty").touch()
+    (place / "lines").write_text("first\n\n + traced\n+\nmore + than\n" + "  x\n" * 7 + "end")
+    (place / "ten").write_text("\n".join("0123456789"))
+    (place / "traced").write_text("+ gcc\n   + ld")
+    (place / "binary").write_text("a\0b\n")
+    (place / "latin").write_bytes(b"caf\xe9\n")
+    (place / "long").write_text("line\n" * 20000)
     (place / "hard").hardlink_to(place / "file")
     (place / "link").symlink_to("file")
     (place / "dangling").symlink_to("absent")
@@ -99,7 +139,7 @@ def _seen(argv: list[str | Path], place: Path) -> tuple[int, bytes, bytes, list[
     _fill(place)
     ended = subprocess.run(argv, cwd=place, input=b"typed\n", capture_output=True, check=False)
     names = subprocess.run(["find", ".", "-printf", "%p %y %m %l\n"], cwd=place, capture_output=True, check=True)
-    contents = sorted(f"{path}={path.read_text()}" for path in Path(place).rglob("*") if path.is_file())
+    contents = sorted(f"{path}={path.read_bytes()!r}" for path in Path(place).rglob("*") if path.is_file())
     left = sorted(names.stdout.decode().splitlines()) + [text.removeprefix(str(place)) for text in contents]
     shutil.rmtree(place)
     return ended.returncode, ended.stdout, ended.stderr, left
@@ -107,14 +147,14 @@ def _seen(argv: list[str | Path], place: Path) -> tuple[int, bytes, bytes, list[
 
 @pytest.mark.parametrize("command", DONE)
 def test_a_shortcut_does_what_the_program_does(harness: Path, tmp_path: Path, command: str) -> None:
-    name, *words = command.split()
+    name, *words = shlex.split(command)
     ours = _seen([harness, f"/usr/bin/{name}", *words], tmp_path / "x")
     assert ours == _seen([f"/usr/bin/{name}", *words], tmp_path / "x")
 
 
 @pytest.mark.parametrize("command", LEFT)
 def test_what_is_not_plain_is_left_to_the_program_untouched(harness: Path, tmp_path: Path, command: str) -> None:
-    name, *words = command.split()
+    name, *words = shlex.split(command)
     status, out, errors, left = _seen([harness, f"/bin/{name}", *words], tmp_path / "x")
     assert (status, out, errors) == (_LEFT, b"", b"")
     assert left == _seen(["true"], tmp_path / "x")[3]

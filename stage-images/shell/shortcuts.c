@@ -1,5 +1,6 @@
 /*
- * What the shell does itself instead of starting a program: the plain cases of rm, cat, mv and mkdir.
+ * What the shell does itself instead of starting a program: the plain cases of rm, cat, mv and mkdir,
+ * and three exact calls of sed and grep with which configure scripts write what failed to their log.
  *
  * A configure script starts hundreds of them, and in an emulated node a start costs 3.5 ms. The shell
  * has looked the name up in PATH, expanded the words and redirected the descriptors; only then, and
@@ -20,6 +21,7 @@
 #include "shortcuts.h"
 
 #define BLOCK 65536
+#define CUT "... rest of stderr output deleted ..."
 #define DESCRIPTORS 8 /* that a walk down a tree may keep open */
 
 /* The letters of all options up to the operands, all of them in `known`; -1 if one is not. */
@@ -85,8 +87,8 @@ static int rm(char **argv)
 	return 0;
 }
 
-/* Write all; cat's status for what goes wrong. */
-static int put(const char *data, ssize_t size)
+/* Write all, for a program that has a status of its own for what goes wrong. */
+static int put(const char *data, ssize_t size, const char *program, int failure)
 {
 	while (size > 0) {
 		ssize_t n = write(1, data, size);
@@ -95,8 +97,8 @@ static int put(const char *data, ssize_t size)
 		if (n < 0) {
 			if (errno == EPIPE)
 				return 128 + SIGPIPE;
-			dprintf(2, "cat: write error: %s\n", strerror(errno));
-			return 1;
+			dprintf(2, "%s: write error: %s\n", program, strerror(errno));
+			return failure;
 		}
 		data += n;
 		size -= n;
@@ -115,7 +117,7 @@ static int copy(int from, const char *name)
 			dprintf(2, "cat: %s: %s\n", name, strerror(errno));
 			return 1;
 		}
-		int failed = n ? put(block, n) : 0;
+		int failed = n ? put(block, n, "cat", 1) : 0;
 		if (!n || failed)
 			return failed;
 	}
@@ -195,11 +197,102 @@ static int make_directory(char **argv)
 	return letters && errno == EEXIST && !stat(argv[first], &status) && S_ISDIR(status.st_mode) ? 0 : NO_SHORTCUT;
 }
 
+/* What a filter reads, with room for a NUL, and what it makes of it: an empty line becomes three bytes. */
+static char text[BLOCK + 1], made[3 * BLOCK];
+
+/* Read all of a short file without bytes that depend on the locale; -1 if it is another. */
+static ssize_t read_text(const char *path)
+{
+	if (path[0] == '-' || !readable(path))
+		return -1;
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return -1;
+	ssize_t size = 0, n;
+	while ((n = read(file, text + size, BLOCK - size)) > 0)
+		size += n;
+	close(file);
+	text[size] = 0;
+	int plain = !n && size < BLOCK;
+	for (ssize_t i = 0; i < size; i++)
+		plain = plain && text[i] && (unsigned char)text[i] < 0x80;
+	return plain ? size : -1;
+}
+
+static const char *line_end(const char *line, const char *end)
+{
+	const char *newline = memchr(line, '\n', end - line);
+	return newline ? newline + 1 : end;
+}
+
+/* sed 's/^/| /' FILE: a program that did not compile, for config.log. */
+static int put_quoted(const char *end)
+{
+	char *to = made;
+	for (const char *line = text, *next; line < end; line = next) {
+		next = line_end(line, end);
+		to = mempcpy(mempcpy(to, "| ", 2), line, next - line);
+	}
+	return put(made, to - made, "sed", 4);
+}
+
+/* sed '10a\TEXT;10q' FILE: the beginning of a long message. */
+static int put_beginning(const char *end)
+{
+	const char *next = text;
+	int lines = 0;
+	while (next < end && lines < 10) {
+		next = line_end(next, end);
+		lines++;
+	}
+	if (lines == 10 && next[-1] != '\n')
+		return NO_SHORTCUT;
+	int failed = put(text, next - text, "sed", 4);
+	return failed || lines < 10 ? failed : put(CUT "\n", strlen(CUT "\n"), "sed", 4);
+}
+
+static int sed(char **argv)
+{
+	if (!argv[1] || !argv[2] || argv[3])
+		return NO_SHORTCUT;
+	int quotes = !strcmp(argv[1], "s/^/| /");
+	if (!quotes && strcmp(argv[1], "10a\\\n" CUT "\n         10q"))
+		return NO_SHORTCUT;
+	ssize_t size = read_text(argv[2]);
+	if (size < 0)
+		return NO_SHORTCUT;
+	return quotes ? put_quoted(text + size) : put_beginning(text + size);
+}
+
+/* grep -v '^ *+' FILE: what a compiler said, without what a shell that traces said. */
+static int grep(char **argv)
+{
+	if (!argv[1] || strcmp(argv[1], "-v") || !argv[2] || strcmp(argv[2], "^ *+") || !argv[3] || argv[4])
+		return NO_SHORTCUT;
+	ssize_t size = read_text(argv[3]);
+	if (size < 0)
+		return NO_SHORTCUT;
+	char *to = made;
+	const char *end = text + size;
+	for (const char *line = text, *next; line < end; line = next) {
+		next = line_end(line, end);
+		if (line[strspn(line, " ")] != '+')
+			to = mempcpy(to, line, next - line);
+	}
+	if (to == made)
+		return 1;
+	if (to[-1] != '\n')
+		*to++ = '\n';
+	return put(made, to - made, "grep", 2);
+}
+
 static const struct {
 	const char *name;
 	int (*act)(char **argv);
 	int pipes; /* whether it may write to a pipe that nobody reads */
-} shortcuts[] = {{"rm", rm, 0}, {"cat", cat, 1}, {"mv", mv, 0}, {"mkdir", make_directory, 0}};
+} shortcuts[] = {
+	{"rm", rm, 0}, {"cat", cat, 1}, {"mv", mv, 0}, {"mkdir", make_directory, 0}, {"sed", sed, 1}, {"grep", grep, 1},
+};
 
 static int (*named(const char *path, int *pipes))(char **)
 {
