@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,22 +28,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("forkserver")
     for name in ("forkserver", "python.c"):
         text = (_GUEST / name).read_text().replace("/run/forkserver", f"{place}/socket")
-        (place / name).write_text(text.replace("/opt/portage/bin/python3", sys.executable))
+        text = text.replace("/opt/portage/bin/python3", sys.executable)
+        (place / name).write_text(text.replace("/opt/portage/", f"{place}/portage/"))
     subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-o", place / "python", place / "python.c"], check=True)
     return place
 
 
-@pytest.fixture(scope="module")
-def python(place: Path) -> Iterator[Path]:
+@contextmanager
+def _serving(place: Path) -> Iterator[Path]:
     """The client, with a server that answers it."""
     server = subprocess.Popen([sys.executable, place / "forkserver"], stdin=subprocess.DEVNULL)
     while not (place / "socket").exists():
         assert server.poll() is None
         time.sleep(0.02)
-    yield place / "python"
-    server.kill()
-    server.wait()
-    (place / "socket").unlink()
+    try:
+        yield place / "python"
+    finally:
+        server.kill()
+        server.wait()
+        (place / "socket").unlink()
+
+
+@pytest.fixture
+def python(place: Path) -> Iterator[Path]:
+    """The client, with a server that was never asked before."""
+    with _serving(place) as client:
+        yield client
 
 
 def _script(place: Path, text: str) -> Path:
@@ -90,6 +101,23 @@ def test_a_pipe_that_a_call_was_given_hangs_up_for_it(python: Path, tmp_path: Pa
 )
 def test_the_status_comes_back(python: Path, tmp_path: Path, text: str, status: int) -> None:
     assert subprocess.run([python, _script(tmp_path, text)], check=False).returncode == status
+
+
+def test_what_a_server_ran_is_compiled_when_the_next_one_starts(place: Path, tmp_path: Path) -> None:
+    (place / "portage").mkdir()
+    known = _script(place / "portage", "import json, sys\nprint(__name__, sys.argv)\n")
+    with _serving(place) as python:
+        subprocess.run([python, known], check=True)
+        subprocess.run([python, _script(tmp_path, "")], check=True)
+    (place / "socket.modules.new").rename(place / "socket.modules")
+    names = (place / "socket.modules").read_text().split()
+    assert {"json", str(known)} <= set(names)
+    assert str(tmp_path / "script") not in names  # which may change
+    with _serving(place) as python:
+        known.unlink()
+        ended = subprocess.run([python, known, "word"], capture_output=True, text=True, check=True)
+    (place / "socket.modules").unlink()
+    assert ended.stdout == f"__main__ ['{known}', 'word']\n"
 
 
 def test_words_that_name_no_script_go_to_the_real_python(python: Path) -> None:
