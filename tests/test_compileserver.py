@@ -7,7 +7,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -131,6 +131,32 @@ def test_headers_of_the_build_tree_are_asked_for_once_and_again_when_they_change
     assert (bench.tally.compiled, bench.tally.cached) == (2, 0)
     bench.run("gcc", "-Iinc", "-S", "a.c")
     assert (bench.tally.compiled, bench.tally.cached) == (2, 1)
+
+
+def test_nothing_has_to_be_asked_for_a_program_of_configure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    query = wire.query
+
+    def noted(paths: Iterable[tuple[str, bytes]]) -> bytes:
+        wanted = tuple(paths)
+        asked.extend(path for path, _ in wanted)
+        return query(wanted)
+
+    monkeypatch.setattr(wire, "query", noted)
+    bench.write(conftest_c="#include <stdio.h>\nint main(void) { return 0; }\n", config_log="")
+    assert bench.run("gcc", "-o", "conftest", "-O2", "conftest.c", "-lm").returncode == 0
+    assert (bench.tally.compiled, asked) == (1, [])
+    bench.write(conftest_c='#include "own.h"\n', own_h="")
+    assert bench.run("gcc", "-c", "-O2", "conftest.c").returncode == 0
+    assert asked == [str(bench.tree / "own.h")]
+
+
+def test_a_large_working_directory_is_listed_when_it_is_asked_for(bench: Bench) -> None:
+    for number in range(1000):
+        (bench.tree / f"a-file-with-a-long-name-{number}").touch()
+    bench.write(a_c='#include "own.h"\n', own_h="")
+    assert bench.run("gcc", "-c", "a.c").returncode == 0
+    assert bench.tally.compiled == 1
 
 
 def test_a_header_that_appears_earlier_in_the_path_is_seen(bench: Bench) -> None:

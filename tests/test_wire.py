@@ -30,7 +30,7 @@ def test_a_request_is_read() -> None:
     read = wire.read_request(request())
     assert (read.token, read.cwd, read.argv) == ("token", "/var/tmp/p", ("gcc", "-c", "x.c"))
     assert read.environment == {"LANG": "C"}
-    assert read.sources == (("x.c", wire.File(STAMP, False, b"int x;\n")),)
+    assert read.unasked == (("x.c", wire.File(STAMP, False, b"int x;\n")),)
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ class CompileServer:
             raise Unusable(parsed.reason)
         needs = Needs.of(parsed, job.root)
         view = View(job.tree)
-        for word, state in request.sources:
+        for word, state in request.unasked:
             view.told(absolute(word, cwd), state)
         found = _learn(job, link, needs, view, self._sealed)
         compiled, cached = self._result(job, request, needs, view, found)

@@ -48,9 +48,10 @@ class Sandbox:
 
     def host_path(self, path: PurePosixPath) -> Path | None:
         """Where the sealed file `path` is on the host; None if it is in no sealed directory."""
+        wanted = f"{path}/"
         for source, place in self.binds:
-            if path.is_relative_to(place):
-                return source / path.relative_to(place)
+            if wanted.startswith(f"{place}/"):
+                return source / wanted[len(str(place)) + 1 : -1]
         return None
 
     def run(

@@ -3,7 +3,7 @@
 Every message is a frame, a 32-bit length and that many bytes; integers are big-endian, strings
 and contents are a 32-bit length and bytes. The client speaks first:
 
-    request  version, token, cwd, argv, environment, sources that it sends unasked
+    request  version, token, cwd, argv, environment, sources and listings that it sends unasked
 
 then answers whatever the server sends until that ends the exchange:
 
@@ -84,8 +84,8 @@ class Request:
     cwd: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
-    sources: tuple[tuple[str, State], ...]
-    """By the words of `argv` that name them."""
+    unasked: tuple[tuple[str, State], ...]
+    """Sources by the words of `argv` that name them, and the working directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def read_request(frame: bytes) -> Request:
         cwd=reader.text(),
         argv=tuple(reader.text() for _ in range(reader.count())),
         environment={reader.text(): reader.text() for _ in range(reader.count())},
-        sources=tuple((reader.text(), reader.state()) for _ in range(reader.count())),
+        unasked=tuple((reader.text(), reader.state()) for _ in range(reader.count())),
     )
     reader.end()
     return request

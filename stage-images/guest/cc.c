@@ -31,6 +31,7 @@
 #define MAX_FRAME (256u << 20) /* of the server's; more is a broken connection */
 #define MAX_FILE (64u << 20)
 #define MAX_EAGER (1u << 20) /* a source that is sent without having been asked for */
+#define MAX_LISTING 16384    /* bytes of the working directory's names, likewise */
 #define TIMEOUT_S 300        /* the server's own deadline for a compile is shorter */
 
 /* Variables that change what a compiler does or says; cluster/node/commandline.py judges them. */
@@ -320,8 +321,23 @@ static int is_source(const char *path)
 	return 0;
 }
 
+/* The working directory, unless it is one that the server would have to know already to be worth it. */
+static int put_listing(const char *cwd)
+{
+	static const unsigned char none[40];
+	size_t mark = out.size, state;
+
+	put_string(cwd);
+	state = out.size;
+	put_state(cwd, none);
+	if (out.data[state] == DIRECTORY && out.size - state <= MAX_LISTING)
+		return 1;
+	out.size = mark;
+	return 0;
+}
+
 /* What the server will surely ask for comes with the request, which saves a round trip. */
-static void put_sources(int argc)
+static void put_unasked(int argc, const char *cwd)
 {
 	static const unsigned char none[40];
 	uint32_t count = 0;
@@ -336,6 +352,7 @@ static void put_sources(int argc)
 		put_state(arguments[i], none);
 		count++;
 	}
+	count += put_listing(cwd);
 	count = htonl(count);
 	memcpy(out.data + count_at, &count, 4);
 }
@@ -372,7 +389,7 @@ static void send_request(int argc, const char *token)
 	}
 	count = htonl(count);
 	memcpy(out.data + count_at, &count, 4);
-	put_sources(argc);
+	put_unasked(argc, cwd);
 	send_frame();
 }
 
