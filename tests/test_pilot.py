@@ -49,7 +49,7 @@ def kit(cache: Path) -> pilot.Kit:
     if not (shutil.which("gcc") and sandbox.works()):
         pytest.skip("needs gcc and bwrap")
     try:
-        return pilot.ensure(ARM64, NAMES, cache)
+        return pilot.ensure(ARM64, host_root(), NAMES, cache)
     except MachineError as error:
         pytest.skip(f"no pilots here: {error}")
 
@@ -125,9 +125,48 @@ def _read(path: Path) -> bytes:
 
 def test_a_kit_is_made_once(kit: pilot.Kit, cache: Path) -> None:
     before = (kit.directory / "bin/cc-client").stat().st_ino
-    assert pilot.ensure(ARM64, reversed(NAMES), cache) == kit
+    assert pilot.ensure(ARM64, host_root(), reversed(NAMES), cache) == kit
     assert (kit.directory / "bin/cc-client").stat().st_ino == before
     assert sorted(path.name for path in (kit.directory / "bin").iterdir()) == ["cc", "cc-client", "gcc"]
+
+
+SPAWNS = """\
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+int main(int n, char **argv)
+{
+    for (int i = 1; i < n; i++) {
+        pid_t child;
+        char *words[] = {argv[i], NULL}, *none[] = {NULL};
+        int status = 0, error = (strchr(argv[i], '/') ? posix_spawn : posix_spawnp)(&child, argv[i], 0, 0, words, none);
+        if (!error)
+            waitpid(child, &status, 0);
+        printf("%s: %s, %d\\n", argv[i], error ? strerrorname_np(error) : "started", WEXITSTATUS(status));
+    }
+}
+"""
+
+
+def test_what_is_preloaded_tells_errors_as_the_c_library_does(kit: pilot.Kit, tmp_path: Path) -> None:
+    (tmp_path / "spawns.c").write_text(SPAWNS)
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-o", "spawns", "spawns.c"], cwd=tmp_path, check=True)
+    for name, text, mode in (("words", "words\n", 0o755), ("script", "#!/bin/false\n", 0o755), ("data", "", 0o644)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    names = ["/bin/true", "true", "./absent", "absent", "./words", "./script", "./data", "data", "/bin", "words/x"]
+    environment = {"PATH": f"/nowhere:{tmp_path}:/usr/bin"}
+    preload = {"LD_PRELOAD": str(kit.directory / "preload/posix_spawn.so")}
+    theirs, ours = (
+        subprocess.run(
+            [tmp_path / "spawns", *names], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for env in (environment, environment | preload)
+    )
+    assert ours == theirs
+    assert "./absent: ENOENT, 0" in ours
+    assert "./script: started, 1" in ours
 
 
 def test_the_sandbox_has_no_network_no_capability_and_writes_to_the_job_only() -> None:
@@ -156,7 +195,7 @@ def test_pilots_fly_where_a_processor_would_be_idle(nodes: int, cpus: int, proce
 def test_a_machine_without_qemu_user_has_no_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "_BINFMT", tmp_path)
     with pytest.raises(MachineError, match="apt-get install qemu-user-static"):
-        pilot.ensure(ARM64, NAMES, tmp_path)
+        pilot.ensure(ARM64, host_root(), NAMES, tmp_path)
 
 
 def test_a_kernel_that_keeps_binfmt_to_itself_has_no_pilots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +205,7 @@ def test_a_kernel_that_keeps_binfmt_to_itself_has_no_pilots(tmp_path: Path, monk
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(MachineError, match="permission denied"):
-        pilot.ensure(ARM64, NAMES, tmp_path)
+        pilot.ensure(ARM64, host_root(), NAMES, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pilot", "with-binfmt", "enter"])

@@ -223,7 +223,7 @@ def _pilot(session: Session, cross: hostcompiler.CrossCompiler, nodes: int, repo
     if not session.config.compile.pilot or not room:
         return None
     try:
-        return pilot.ensure(session.target, cross.toolchain.drivers(), session.directories.cache)
+        return pilot.ensure(session.target, cross.bare, cross.toolchain.drivers(), session.directories.cache)
     except MachineError as error:
         reporter.warn(f"no pilots fly ahead of the nodes: {error}")
         return None

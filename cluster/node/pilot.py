@@ -11,6 +11,7 @@ file of the host but /usr, read-only.
 pilots/KEY/         in the cache: what all of them share
     opt/ usr/local/     the master's Portage
     bin/                the compile client, under the compilers' names
+    preload/            what the target's programs have in the place of their C library's own
     etc/                accounts
 """
 
@@ -24,13 +25,16 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cluster import paths
+from cluster.errors import MachineError
 from cluster.model import Package
 from cluster.node import container, rootfs
 from cluster.node import job as jobs
 from cluster.node.installed import write_installed
+from cluster.node.sandbox import BUILD_PLACES
+from cluster.node.sysroot import Root
 from cluster.process import Child, find_program, run
 from cluster.target import Target
 
@@ -41,9 +45,11 @@ _LINKED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 """Directories of a root that are links into /usr where that is merged."""
 _NODE = "/node"
 _CLIENT = f"{_NODE}-compilers"
+_PRELOAD = f"{_NODE}-preload"
 _SOCKET = "/run/compile"
 _NAMESPACES = ("--user", "--map-root-user", "--mount")
 _OUTSIDE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+_PRELOADED = paths.data("stage-images", "host", "posix_spawn.c")
 _ACCOUNTS = {"passwd": "root:x:0:0:root:/root:/bin/sh\n", "group": "root:x:0:\n"}
 
 
@@ -63,21 +69,21 @@ class Kit:
     target: Target
 
 
-def ensure(target: Target, compilers: Iterable[str], cache: Path) -> Kit:
+def ensure(target: Target, root: Root, compilers: Iterable[str], cache: Path) -> Kit:
     """The kit for `target`, whose compilers have these names in a node, made if `cache` has none.
 
-    Raises MachineError where pilots cannot run: no compiler of the host's own for the client, no
-    qemu-user, no binfmt_misc in user namespaces.
+    `root` is that of a bare stage. Raises MachineError where pilots cannot run: no compiler of the
+    host's own for the client, no qemu-user, no binfmt_misc in user namespaces.
     """
     run([*_with_binfmt(target), "true"], deadline_s=_PROBE_S, env=_OUTSIDE)
     pilots = cache / "pilots"
     names = sorted(compilers)
-    directory = pilots / _key(names)
+    directory = pilots / _key(names, root)
     with paths.locked(pilots / "lock"):
         if not directory.exists():
             with tempfile.TemporaryDirectory(prefix=".new-", dir=pilots) as scratch:
                 kit = Path(scratch) / "kit"
-                _make(kit, names)
+                _make(kit, names, root)
                 kit.rename(directory)
     return Kit(directory, target)
 
@@ -89,9 +95,13 @@ def _with_binfmt(target: Target) -> list[str | Path]:
     return [find_program("unshare", "util-linux"), *_NAMESPACES, "sh", script, registration]
 
 
-def _key(names: Iterable[str]) -> str:
-    parts = [*names, importlib.metadata.version("portage"), rootfs.python_of(_HOST)]
-    parts += [Path(__file__).read_text(), Path(rootfs.__file__).read_text(), _client_source().read_text()]
+def _key(names: Iterable[str], root: Root) -> str:
+    parts = [root.stage, *names, importlib.metadata.version("portage"), rootfs.python_of(_HOST)]
+    parts += [
+        Path(__file__).read_text(),
+        Path(rootfs.__file__).read_text(),
+        *(_client_source().read_text(), _PRELOADED.read_text()),
+    ]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
 
@@ -99,7 +109,7 @@ def _client_source() -> Path:
     return paths.data("stage-images", "guest", "cc.c")
 
 
-def _make(kit: Path, names: Iterable[str]) -> None:
+def _make(kit: Path, names: Iterable[str], root: Root) -> None:
     rootfs.install_portage(kit, rootfs.python_of(_HOST))
     (kit / "usr/local/bin/gtar").symlink_to("/usr/bin/tar")
     for name, text in _ACCOUNTS.items():
@@ -109,6 +119,22 @@ def _make(kit: Path, names: Iterable[str]) -> None:
     run([find_program("gcc", "gcc"), "-O2", "-static", "-s", "-o", client, _client_source()], deadline_s=_COMPILE_S)
     for name in names:
         (client.parent / name).symlink_to(client.name)
+    _preloads(kit / "preload", root)
+
+
+def _preloads(place: Path, root: Root) -> None:
+    """Compile for the target what its programs preload."""
+    place.mkdir()
+    with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        tree = Path(scratch)
+        for directory in BUILD_PLACES:
+            (tree / directory.relative_to("/")).mkdir(parents=True)
+        shutil.copy(_PRELOADED, tree / "tmp")
+        argv = ("gcc", "-O2", "-shared", "-fPIC", "-o", _PRELOADED.stem, _PRELOADED.name)
+        ran = root.sandbox.run(argv, cwd=PurePosixPath("/tmp"), tree=tree, environment={}, deadline_s=_COMPILE_S)
+        if ran.status:
+            raise MachineError(f"{_PRELOADED.name} does not compile", ran.stderr.decode(errors="replace"))
+        shutil.copy(tree / "tmp" / _PRELOADED.stem, place / f"{_PRELOADED.stem}.so")
 
 
 def command(kit: Kit, sealed: Path, directory: Path, socket: Path, links: Mapping[str, str]) -> list[str]:
@@ -126,6 +152,7 @@ def command(kit: Kit, sealed: Path, directory: Path, socket: Path, links: Mappin
         **{f"/{place}": kit.directory / place for place in ("usr/local", "opt")},
         **{f"/etc/{name}": kit.directory / "etc" / name for name in _ACCOUNTS},
         _CLIENT: kit.directory / "bin",
+        _PRELOAD: kit.directory / "preload",
         _NODE: sealed,
     }
     for place, source in read.items():
@@ -145,6 +172,7 @@ def _environment(chost: str) -> dict[str, str]:
         "PORTAGE_GRPNAME": "root",
         # Where the target's programs find their loader and libraries, and pkg-config what a node has.
         "QEMU_LD_PREFIX": _NODE,
+        "QEMU_SET_ENV": f"LD_PRELOAD={_PRELOAD}/{_PRELOADED.stem}.so",
         "PKG_CONFIG_LIBDIR": ":".join(f"{_NODE}/{place}" for place in packages),
     }
 
