@@ -123,6 +123,7 @@ def build(entered: Sequence[tuple[str, float]], phases: Sequence[tuple[str, floa
     `entered` are the steps of which the engine told and when, in seconds since the job was given to it,
     `phases` what the node's marks say (`Outcome.phases`). `mount` is what is left of the node's time:
     from the first command that it gets to the first mark, and from the last mark to the command's end.
+    Raises ValueError for a build whose marks do not say when its first phase began.
     """
     begun: dict[str, float] = {}
     for name, at in entered:

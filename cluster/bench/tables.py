@@ -127,7 +127,7 @@ def nodes(console: Console, report: node_times.Report) -> None:
     _print_memory(console, report.idle)
     facts = report.node
     warm = "restored from a warm one" if facts["warm"] else "booted"
-    how = f"{facts['cpus']} processors ({facts['accelerator']}), {facts['memory_mib']} MiB, Linux {facts['kernel']}"
+    how = f"{facts['cpus']} vCPU ({facts['accelerator']}), {facts['memory_mib']} MiB, Linux {facts['kernel']}"
     _line(console, f"nodes: {how}, {warm}; {node_times.MEMORY_MIB} MiB are promised to suffice")
     _print_machine(console, report.machine)
 
