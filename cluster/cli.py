@@ -20,6 +20,7 @@ from rich.table import Column, Table
 
 from cluster import config, paths, report, target
 from cluster.bench import chart, emulation, starts, tables
+from cluster.bench import nodes as node_bench
 from cluster.errors import ClusterError, InputError
 from cluster.master import binhost as binhosts
 from cluster.master import session as sessions
@@ -146,8 +147,8 @@ def build(
     """Build ATOMS (packages and @sets) into the binhost."""
     what, common = what or What(), common or Common()
     session = _helped(_open(what, common), plain, audit_compiles)
-    if nodes is not None and nodes < 1:
-        raise InputError(f"--nodes {nodes} is too few", "use at least 1")
+    if nodes is not None:
+        _at_least_one(nodes, "--nodes")
     console = _console(common)
     made = sessions.make_plan(session, atoms)
     with report.Reporter(console) as reporter:
@@ -327,9 +328,9 @@ def binhost_list(*, what: What | None = None, common: Common | None = None) -> i
     return 0
 
 
-def _at_least_one(repeat: int) -> None:
-    if repeat < 1:
-        raise InputError(f"--repeat {repeat} is too few", "use at least 1")
+def _at_least_one(count: int, option: str = "--repeat") -> None:
+    if count < 1:
+        raise InputError(f"{option} {count} is too few", "use at least 1")
 
 
 @bench_app.command(name="emulation")
@@ -384,6 +385,30 @@ def bench_process(
         _print_json(measured.json())
     else:
         tables.starts(console, measured)
+    return 0
+
+
+@bench_app.command(name="node")
+def bench_node(
+    *,
+    package: Annotated[str, Parameter(help="What is built; one that compiles nothing.")] = "demo-meta/quickstart",
+    nodes: Annotated[int, Parameter(help="How many wait at once while their memory is read.")] = 2,
+    repeat: Annotated[int, Parameter(help="How often the package is built.")] = 5,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Measure how soon a node works, how soon a package that compiles nothing is done, and nodes' memory."""
+    what, common = what or What(), common or Common()
+    _at_least_one(repeat)
+    _at_least_one(nodes, "--nodes")
+    session = _open(what, common)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        measured = node_bench.measure(session, package, nodes, repeat, reporter)
+    if common.json:
+        _print_json(measured.json())
+    else:
+        tables.nodes(console, measured)
     return 0
 
 

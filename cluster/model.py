@@ -59,6 +59,8 @@ class Package:
     reason: str = ""
     requested: bool = False
     """Whether the user asked for it, rather than another package."""
+    metadata: str = ""
+    """The ebuild's entry for its repository's metadata/md5-cache; "" where there is none."""
 
     @property
     def category(self) -> str:

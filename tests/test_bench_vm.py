@@ -44,3 +44,18 @@ def test_process_starts_are_measured_in_the_node(tmp_path: Path) -> None:
     told = bench(tmp_path, "process", "--repeat", "2")
     assert list(told["node"]) == list(told["native"]) == list(driver.COMMANDS)
     assert told["ratio_to_native"]["compile"] > 1
+
+
+def test_a_node_s_latency_and_memory(tmp_path: Path) -> None:
+    told = bench(tmp_path, "node", "--repeat", "1", "--nodes", "2")
+    assert told["package"] == "demo-meta/quickstart-1"
+    latency = told["latency"]
+    assert 0 < latency["first_phase"]["median_s"] < latency["admitted"]["median_s"]  # so it was admitted
+    assert {"boot", "start", "setup", "install", "package", "admit"} <= set(latency["steps"])
+    assert told["node"]["warm"]
+    assert told["node"]["memory_mib"] > told["memory"]["one_mib"] > 0
+    assert len(told["memory"]["nodes"]) == 2
+    for node in told["memory"]["nodes"]:
+        assert node["private_mib"] > 0
+        assert node["shared_mib"] > 0
+    assert not list((tmp_path / "binhost").rglob("*.gpkg.tar"))

@@ -31,16 +31,23 @@ def until(line: str) -> str:
 def test_phases_of_a_whole_build() -> None:
     assert phases(MARKS) == (
         ("prerequisites", 20.5),
+        ("start", 4.4),
         ("setup", 0.25),
         ("unpack", 1.0),
         ("compile", 50.5),
         ("install", 2.0),
+        ("between", 2.25),
         ("package", 4.0),
     )
 
 
 def test_a_phase_that_did_not_end_has_no_time() -> None:
-    assert dict(phases(until("end:compile"))) == {"prerequisites": 20.5, "setup": 0.25, "unpack": 1.0}
+    assert dict(phases(until("end:compile"))) == {
+        "prerequisites": 20.5,
+        "start": 4.4,
+        "setup": 0.25,
+        "unpack": 1.0,
+    }
 
 
 @pytest.mark.parametrize("marks", ["", "prerequisites 5.10\n"])

@@ -442,10 +442,25 @@ def test_binhost_list_of_an_empty_one(cluster: Cluster, tmp_path: Path) -> None:
         (("emulation", "--variants", "tuned,fast"), "there is no variant 'fast': variants: native, qemu-user, plain"),
         (("emulation", "--repeat", "0"), "--repeat 0 is too few: use at least 1"),
         (("process", "--repeat", "0"), "--repeat 0 is too few: use at least 1"),
+        (("node", "--repeat", "0"), "--repeat 0 is too few: use at least 1"),
+        (("node", "--nodes", "0"), "--nodes 0 is too few: use at least 1"),
     ],
 )
 def test_a_benchmark_that_cannot_be_meant(cluster: Cluster, words: tuple[str, ...], said: str) -> None:
     assert cluster("bench", *words).complaint.startswith(said)
+
+
+def test_the_benchmark_of_nodes_is_told_what_to_measure(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def measure(session: object, *words: object) -> SimpleNamespace:
+        asked.append(words[:3])
+        return SimpleNamespace(json=lambda: {"repeat": 4})
+
+    monkeypatch.setattr(cli.node_bench, "measure", measure)
+    assert cluster("bench", "node", "--json").json == {"repeat": 4}
+    assert cluster("bench", "node", "--package", "a/b", "--nodes", "3", "--repeat", "1", "--json").code == 0
+    assert asked == [("demo-meta/quickstart", 2, 5), ("a/b", 3, 1)]
 
 
 def test_a_chart_without_matplotlib_is_refused_before_anything_is_built(

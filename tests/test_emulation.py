@@ -47,7 +47,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         monkeypatch.setattr(sessions, "make_plan", lambda session, atoms: plan(MAKE))
         monkeypatch.setattr(sessions, "hardware_for", lambda session, nodes, reporter: hardware)
         monkeypatch.setattr(sessions, "only_one", lambda session: nullcontext())
-        monkeypatch.setattr(emulation, "_scratch_binhost", lambda *words: None)
+        monkeypatch.setattr(emulation, "scratch_binhost", lambda *words: None)
         monkeypatch.setattr(emulation, "replace", lambda value, **fields: value)
         heard = Heard()
         places = SimpleNamespace(state=tmp_path, logs=tmp_path / "logs", distfiles=tmp_path)

@@ -107,6 +107,18 @@ def test_only_the_packages_own_ebuild_directory(disk: Path) -> None:
     assert not (repo / "metadata/md5-cache").exists()
 
 
+def test_the_metadata_that_the_plan_has_of_the_package(
+    tmp_path: Path, wanted: Package, settings: Settings, materials: Materials
+) -> None:
+    (tmp_path / "job").mkdir()
+    base = write_repository(tmp_path / "base", {"app-misc/foo-1.0": {}}, name="base")
+    both = replace(settings, repositories=(base, *settings.repositories))
+    fill(tmp_path / "job", replace(wanted, metadata="EAPI=8\n"), both, materials)
+    assert files(tmp_path / "job/repos/test/metadata/md5-cache") == {"app-misc/foo-1.0"}
+    assert (tmp_path / "job/repos/test/metadata/md5-cache/app-misc/foo-1.0").read_text() == "EAPI=8\n"
+    assert not (tmp_path / "job/repos/base/metadata/md5-cache").exists()
+
+
 def test_another_repository_brings_no_ebuild(
     tmp_path: Path, wanted: Package, settings: Settings, materials: Materials
 ) -> None:

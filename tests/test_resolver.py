@@ -113,6 +113,31 @@ def test_what_a_package_says_of_itself(plans: Plans) -> None:
     assert (plan.target, plan.chost) == ("arm64", "aarch64-linux-gnu")
 
 
+def test_the_plan_has_the_metadata_that_spares_portage_the_ebuild(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = 'inherit one\nDESCRIPTION="${WORDS}"\nDEPEND="sys-devel/gcc\n\tsys-devel/gcc"\nsrc_compile() { :; }\n'
+    eclasses = {"eclass/one.eclass": "inherit two\n", "eclass/two.eclass": 'WORDS="from an eclass"\n'}
+    repository = write_repository(tmp_path / "repo", {"a/b-1": {"_body": body}}, files=eclasses)
+
+    def planned(work: str) -> Plan:
+        (tmp_path / work).mkdir()
+        installed = write_installed(("sys-devel/gcc-12.2.0:12",), tmp_path / work / "installed", "arm64")
+        profile = repository.location / "profiles/arm64"
+        request = Request(target.load("arm64"), ("a/b",), (repository,), profile, installed)
+        return resolve(request, tmp_path / work)
+
+    entry = planned("first").package(Cpv("a/b-1")).metadata
+    assert {"DESCRIPTION=from an eclass", "DEFINED_PHASES=compile", "DEPEND=sys-devel/gcc sys-devel/gcc"} <= set(
+        entry.splitlines()
+    )
+    place = repository.location / "metadata/md5-cache/a/b-1"
+    place.parent.mkdir(parents=True)
+    place.write_text(entry)
+    monkeypatch.delattr("portage.dbapi.porttree.portdbapi._run_metadata_phase")  # what sources an ebuild
+    assert planned("second").package(Cpv("a/b-1")).metadata == entry
+
+
 def test_what_the_stage_has_is_left_out_unless_everything_is_wanted_anew(plans: Plans) -> None:
     ebuilds = {**EBUILDS, "sys-devel/gcc-12.2.0": {"SLOT": "12"}}
     stage = (*STAGE, "dev/tool-1", "lib/table-1")

@@ -6,19 +6,22 @@ import io
 
 from rich.console import Console
 
-from cluster.bench import emulation, starts, tables
+from cluster.bench import emulation, memory, nodes, starts, tables
 from cluster.bench.samples import sample, summarize
 from cluster.model import Cpv
 
 MACHINE: dict[str, str | int] = {"cpu": "Z80", "cores": 1, "qemu": "10.0", "kernel": "6.1"}
 
 
-def printed(report: emulation.Report | starts.Report) -> list[str]:
+def printed(report: emulation.Report | starts.Report | nodes.Report) -> list[str]:
     console = Console(file=io.StringIO(), width=160)
-    if isinstance(report, emulation.Report):
-        tables.emulation(console, report)
-    else:
-        tables.starts(console, report)
+    match report:
+        case emulation.Report():
+            tables.emulation(console, report)
+        case starts.Report():
+            tables.starts(console, report)
+        case nodes.Report():
+            tables.nodes(console, report)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text.splitlines()
 
@@ -62,3 +65,29 @@ def test_the_talks_table_stands_beside_ours() -> None:
 def test_process_starts() -> None:
     report = starts.Report(3, {"exec": [1.0, 0.5, 2.0]}, {"exec": [5.0, 6.0, 4.0]}, MACHINE)
     assert row(printed(report), "exec") == ["exec", "1.0", "(0.5-2.0)", "5.0", "(4.0-6.0)", "5.0x"]
+
+
+def waiting(*pss_mib: float) -> memory.Idle:
+    one, *others = (memory.Usage(100.0, pss, 40.0, 60.0) for pss in pss_mib)
+    return memory.Idle(one, tuple(others))
+
+
+def of_nodes(idle: memory.Idle) -> nodes.Report:
+    built = [nodes.Build(0.8, 6.5, (("boot", 0.8), ("package", 5.7))), nodes.Build(1.0, 7.0, (("boot", 1.0),))]
+    made_of = {"cpus": 1, "memory_mib": 1536, "accelerator": "tcg", "kernel": "6.12", "warm": True}
+    return nodes.Report(Cpv("a/b-1"), 2, nodes.summarize(built), idle, made_of, MACHINE)
+
+
+def test_nodes_beside_what_is_promised() -> None:
+    lines = printed(of_nodes(waiting(90.0, 70.0, 65.0)))
+    assert lines[0].startswith("a/b-1, builds: 2; ")
+    assert row(lines, "first") == ["first", "phase", "0.90", "(0.80-1.00)", "1"]
+    assert row(lines, "in") == ["in", "the", "binhost", "6.75", "(6.50-7.00)", "6"]
+    assert row(lines, "boot") == ["boot", "0.90", "(0.80-1.00)"]
+    assert row(lines, "2") == ["2", "of", "2", "100", "65", "40", "60"]
+    assert "one node: 90 MiB; each further one: 45 MiB" in lines
+    assert "1 cores of Z80, Linux 6.1, QEMU 10.0" in lines
+
+
+def test_a_node_alone_says_nothing_of_further_ones() -> None:
+    assert "one node: 90 MiB" in printed(of_nodes(waiting(90.0, 90.0)))

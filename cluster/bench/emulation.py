@@ -95,9 +95,9 @@ def measure(session: Session, atom: str, names: Sequence[str], repeat: int, repo
     MachineError if the machine can do none of it, BuildFailed as soon as one build fails.
     """
     check_names(names)
-    session = replace(session, config=session.config.model_copy(update={"build": _untested(session)}))
-    plan, package = _planned(session, atom)
-    _build_prerequisites(session, plan, package, reporter)
+    session = untested(session)
+    plan, package = planned(session, atom)
+    build_prerequisites(session, plan, package, reporter)
     for distfile in package.distfiles:
         distfiles.fetch(distfile, session.directories.distfiles, sessions.providers(session))
     with sessions.only_one(session), ExitStack() as stack:
@@ -112,7 +112,7 @@ def measure(session: Session, atom: str, names: Sequence[str], repeat: int, repo
             package=package,
             live=live,
             hardware=hardware,
-            binhost=_scratch_binhost(session, plan, package, live.directory / "binhost"),
+            binhost=scratch_binhost(session, plan, package, live.directory / "binhost"),
             limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
             logs=session.directories.logs / "bench",
             reporter=reporter,
@@ -141,12 +141,14 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError(what, f"variants: {', '.join(VARIANTS)}")
 
 
-def _untested(session: Session) -> Any:
-    """The tests of a package are not measured."""
-    return session.config.build.model_copy(update={"test": False})
+def untested(session: Session) -> Session:
+    """The session without packages' tests, which are not measured."""
+    build = session.config.build.model_copy(update={"test": False})
+    return replace(session, config=session.config.model_copy(update={"build": build}))
 
 
-def _planned(session: Session, atom: str) -> tuple[Plan, Package]:
+def planned(session: Session, atom: str) -> tuple[Plan, Package]:
+    """The plan for `atom` and the one package that it means. Raises InputError if it means several or none."""
     plan = sessions.make_plan(session, (atom,))
     requested = [package for package in plan.packages if package.requested]
     if len(requested) != 1:
@@ -166,7 +168,8 @@ def needed(plan: Plan, package: Package) -> tuple[Package, ...]:
     return tuple(other for other in plan.packages if other.cpv in closure)
 
 
-def _build_prerequisites(session: Session, plan: Plan, package: Package, reporter: Reporter) -> None:
+def build_prerequisites(session: Session, plan: Plan, package: Package, reporter: Reporter) -> None:
+    """Build what `package` requires and the binhost lacks into it. Raises BuildFailed if some of it fails."""
     packages = needed(plan, package)
     missing = [other.cpv for other in packages if other.action is Action.BUILD]
     if not missing:
@@ -177,7 +180,7 @@ def _build_prerequisites(session: Session, plan: Plan, package: Package, reporte
         raise BuildFailed(f"the prerequisites of {package.cpv} do not build", "see `cluster build`")
 
 
-def _scratch_binhost(session: Session, plan: Plan, package: Package, directory: Path) -> binhosts.Binhost:
+def scratch_binhost(session: Session, plan: Plan, package: Package, directory: Path) -> binhosts.Binhost:
     """A binhost with what `package` requires: benchmarks publish nothing."""
     real = binhosts.Binhost(session.binhost, session.target.chost)
     scratch = binhosts.Binhost(directory, session.target.chost)
@@ -350,9 +353,15 @@ def _node_build(
 
 
 def _sample_of(name: str, outcome: Outcome) -> Sample:
-    """The sample of a build in a node; raises BuildFailed or NodeLost if it did not end well."""
+    """The sample of a build in a node; raises as `require_built`."""
+    require_built(name, outcome)
+    return sample(outcome.phases, outcome.seconds)
+
+
+def require_built(name: str, outcome: Outcome) -> None:
+    """Raise BuildFailed or NodeLost if the build of `name` did not end well."""
     if outcome.verdict is Verdict.BUILT:
-        return sample(outcome.phases, outcome.seconds)
+        return
     kind = NodeLost if outcome.verdict is Verdict.LOST else BuildFailed
     raise kind(f"{name}: {outcome.cpv} {outcome.verdict}: {outcome.reason}", f"see {outcome.log}")
 

@@ -12,6 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster.bench import memory
+from cluster.bench import nodes as node_times
 from cluster.bench import starts as process_starts
 from cluster.bench.emulation import Report
 from cluster.bench.samples import PARTS, ratios
@@ -108,3 +110,39 @@ def starts(console: Console, report: process_starts.Report) -> None:
 
 def _median(times: Sequence[float]) -> tuple[str, str]:
     return f"{statistics.median(times):.1f}", f"({min(times):.1f}-{max(times):.1f})"
+
+
+def nodes(console: Console, report: node_times.Report) -> None:
+    """Seconds to the first phase and to the binhost with what is promised, of each step; MiB of waiting nodes."""
+    latency = report.latency
+    _line(console, f"{report.package}, builds: {report.repeat}; seconds since the job was given to its node's engine")
+    table = _table("until", "median", "", "promised")
+    table.add_row("first phase", *_spread(latency.first_phase), f"{node_times.FIRST_PHASE_S:g}")
+    table.add_row("in the binhost", *_spread(latency.admitted), f"{node_times.ADMITTED_S:g}")
+    console.print(table)
+    table = _table("step", "median", "")
+    for name, spread in latency.steps.items():
+        table.add_row(name, *_spread(spread))
+    console.print(table)
+    _print_memory(console, report.idle)
+    facts = report.node
+    warm = "restored from a warm one" if facts["warm"] else "booted"
+    how = f"{facts['cpus']} vCPU ({facts['accelerator']}), {facts['memory_mib']} MiB, Linux {facts['kernel']}"
+    _line(console, f"nodes: {how}, {warm}; {node_times.MEMORY_MIB} MiB are promised to suffice")
+    _print_machine(console, report.machine)
+
+
+def _spread(spread: node_times.Spread) -> tuple[str, str]:
+    return f"{spread.median_s:.2f}", f"({spread.min_s:.2f}-{spread.max_s:.2f})"
+
+
+def _print_memory(console: Console, idle: memory.Idle) -> None:
+    _line(console, "memory of nodes that wait, MiB")
+    table = _table("node", "rss", "pss", "private", "shared")
+    rows = [("1 alone", idle.one), *((f"{number} of {len(idle.all)}", one) for number, one in enumerate(idle.all, 1))]
+    for name, usage in rows:
+        cells = (usage.rss_mib, usage.pss_mib, usage.private_mib, usage.shared_mib)
+        table.add_row(name, *(f"{cell:.0f}" for cell in cells))
+    console.print(table)
+    further = "" if idle.further_mib is None else f"; each further one: {idle.further_mib:.0f} MiB"
+    _line(console, f"one node: {idle.one.pss_mib:.0f} MiB{further}")

@@ -7,6 +7,7 @@ at a time.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -348,6 +349,21 @@ class Target:
     def ebuild(self, cpv: str, repository: str | None = None) -> Path:
         """The ebuild of `cpv`."""
         return Path(self._portdb.findname(cpv, myrepo=repository))
+
+    def cache_entry(self, cpv: str, repository: str) -> str:
+        """The text of metadata/md5-cache/CPV, with which Portage elsewhere need not source the ebuild.
+
+        As portage.cache.flat_hash.md5_database writes it; what it is made from is checked by its MD5.
+        """
+        ebuild = self.ebuild(cpv, repository)
+        tree = str(ebuild.parent.parent.parent)
+        keys = sorted(portage.auxdbkeys)
+        values = dict(zip(keys, map(str, self._portdb.aux_get(cpv, keys, mytree=tree)), strict=True))
+        known = self._portdb.repositories.get_repo_for_location(tree).eclass_db.eclasses
+        inherited = sorted(values.pop("INHERITED", "").split())
+        values["_eclasses_"] = "\t".join(chain.from_iterable((name, known[name].md5) for name in inherited))
+        values["_md5_"] = hashlib.md5(ebuild.read_bytes()).hexdigest()
+        return "".join(f"{key}={value}\n" for key, value in values.items() if value)
 
     def sources(self, node: Node) -> list[Source]:
         """What the build of `node` fetches, in the order of its SRC_URI."""

@@ -113,6 +113,7 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
             distfiles=_distfiles(target, node, strict=request.manifests),
             reason=_reason(solution, node),
             requested=_requested(solution, node),
+            metadata=target.cache_entry(node.cpv, node.repository),
         )
         for node in solution.order
     )

@@ -42,16 +42,21 @@ def phases(marks: str) -> tuple[tuple[str, float], ...]:
 
     A line is NAME SECONDS-SINCE-BOOT; `begin:PHASE` and `end:PHASE` bracket an ebuild phase,
     `prerequisites`, `ebuild` and `end` the steps around them. A phase that did not end is left out.
+    `start` is Portage's from the `ebuild` command to the first phase, `between` what it takes from one
+    phase to the next, all together: of a whole build nothing is missing.
     """
     times = {name: float(at) for name, _, at in (line.partition(" ") for line in marks.splitlines()) if at}
+    begun = {name[6:]: at for name, at in times.items() if name.startswith("begin:")}
+    ended = {phase: times[f"end:{phase}"] - at for phase, at in begun.items() if f"end:{phase}" in times}
+    first = min(begun.values(), default=0.0)
     spent: dict[str, float] = {}
     if "ebuild" in times:
         spent["prerequisites"] = times["ebuild"] - times["prerequisites"]
-    for name, at in times.items():
-        kind, _, phase = name.partition(":")
-        if kind == "begin" and f"end:{phase}" in times:
-            spent[phase] = times[f"end:{phase}"] - at
-    if "end" in times and "end:install" in times:
+        if begun:
+            spent["start"] = first - times["ebuild"]
+    spent |= ended
+    if "end" in times and "install" in ended:
+        spent["between"] = times["end:install"] - first - sum(ended.values())
         spent["package"] = times["end"] - times["end:install"]
     return tuple((name, round(seconds, 2)) for name, seconds in spent.items())
 
@@ -96,6 +101,7 @@ def build(
             failure = _run(node, limits, output)
         except BuildFailed as error:  # a node that hangs may take no other command, and is thrown away
             return Built(None, (boot,), "", str(error))
+        entered("results")
         marks = _text(node, "marks")
         spent = (boot, *phases(marks))
         log = _text(node, "distcc.log")

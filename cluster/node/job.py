@@ -2,7 +2,7 @@
 
 job.env      what guest/build reads
 portage/     the node's /etc/portage
-repos/NAME/  profiles, eclasses, the one package of the repository
+repos/NAME/  profiles, eclasses, the one package of the repository and its entry of metadata/md5-cache
 profiles/    the profile, unless a repository holds it
 distfiles/   the package's sources, already checked
 binpkgs/     its prerequisites and nothing else, unless an image has them (cluster.node.composed)
@@ -209,6 +209,10 @@ def _copy_repository(repo: Repository, place: Path, package: Package) -> None:
     if repo.name == package.repository:
         source = package.ebuild.parent
         shutil.copytree(source, place / package.category / source.name, symlinks=True)
+        if package.metadata:  # else the node sources the ebuild once more than it must
+            entry = place / "metadata/md5-cache" / package.cpv
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            entry.write_text(package.metadata)
 
 
 def _link(source: Path, place: Path) -> None:
