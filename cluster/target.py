@@ -21,6 +21,8 @@ class Qemu(_Data):
 
     binary: str
     package: str
+    suite: str
+    """Where the newest one is, `{suite}` being the stage's."""
     machine: str
     cpu: str
     console: str

@@ -21,7 +21,7 @@ from cluster.node.job import Materials, Settings
 from cluster.node.stage import Stage
 
 LIMITS = Limits(total_s=120, silence_s=60)
-EMULATOR = Emulator(Path("/q/qemu-system-aarch64"), Path("/q/qemu-img"), "10.0")
+EMULATOR = Emulator((Path("/q/qemu-system-aarch64"),), (Path("/q/qemu-img"),), "10.0")
 UNPACK = "src_unpack() { mkdir -p ${S}; }\n"
 
 

@@ -360,7 +360,7 @@ def test_emulated_nodes_boot_our_kernel_if_it_is_wanted_and_built(
     if is_built:
         machine.ensure()
     why = "" if accelerator == "kvm" else "KVM runs no arm64 here"
-    found = Emulator(Path("qemu"), Path("qemu-img"), "10.0.2")
+    found = Emulator((Path("qemu"),), (Path("qemu-img"),), "10.0.2")
     monkeypatch.setattr(session.qemu, "require_memory", lambda *words: None)
     monkeypatch.setattr(session.emulator, "ensure", lambda *words: found)
     monkeypatch.setattr(session.stage, "ensure", lambda *words: built)

@@ -22,7 +22,7 @@ ARM64 = target.load("arm64")
 
 @pytest.fixture
 def hardware(tmp_path: Path) -> Hardware:
-    return Hardware(ARM64, Emulator(Path("qemu"), Path("qemu-img"), "10.0.2"), Stage(tmp_path), 1536, 1, 60.0)
+    return Hardware(ARM64, Emulator((Path("qemu"),), (Path("qemu-img"),), "10.0.2"), Stage(tmp_path), 1536, 1, 60.0)
 
 
 @pytest.fixture
@@ -92,6 +92,6 @@ def test_a_verdict_of_an_earlier_boot_does_not_count(hardware: Hardware, boots: 
 
 def test_on_kvm_the_processor_is_the_hosts() -> None:
     machine = qemu.Machine(ARM64, Path("k"), Path("i"), (), 512, 1, accelerator="kvm")
-    words = qemu.arguments(Emulator(Path("q"), Path("qi"), "10"), machine, Path("/n"))
+    words = qemu.arguments(Emulator((Path("q"),), (Path("qi"),), "10"), machine, Path("/n"))
     assert words[words.index("-accel") + 1] == "kvm"
     assert words[words.index("-cpu") + 1] == "host"

@@ -17,7 +17,7 @@ from cluster.node.console import Console
 from cluster.node.emulator import Emulator
 from cluster.node.qemu import Disk, Machine, arguments, require_memory, running
 
-EMULATOR = Emulator(Path("/q/qemu-system-aarch64"), Path("/q/qemu-img"), "10.0")
+EMULATOR = Emulator((Path("/q/qemu-system-aarch64"),), (Path("/q/qemu-img"),), "10.0")
 MACHINE = Machine(
     target=target.load("arm64"),
     kernel=Path("/s/kernel"),

@@ -142,10 +142,11 @@ def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     """An emulator and a stage, made if they are not there yet."""
     qemu.require_memory(session.config.node.memory_mib, nodes)
     cache = session.directories.cache
-    reporter.step(f"looking for QEMU {emulator.OLDEST_MAJOR} or newer for {session.target.name}")
-    found = emulator.ensure(session.target, cache)
+    recipe = target.load_recipe()
+    reporter.step(f"looking for QEMU {emulator.NEWEST_MAJOR} or newer for {session.target.name}")
+    found = emulator.ensure(session.target, recipe, cache)
     reporter.step(f"QEMU {found.version}; looking for the {session.target.name} stage")
-    built = stage.ensure(session.target, target.load_recipe(), cache, reporter.step)
+    built = stage.ensure(session.target, recipe, cache, reporter.step)
     node = session.config.node
     hardware, why_not = kvm.accelerated(Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s))
     hardware = _with_own_kernel(session, hardware)

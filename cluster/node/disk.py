@@ -52,7 +52,7 @@ def blank(path: Path) -> Path:
 
 def overlay(emulator: Emulator, base: Path, path: Path) -> Path:
     """A new qcow2 at `path` that takes what is written over `base`; returns `path`."""
-    argv: list[str | Path] = [emulator.img, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path]
+    argv: list[str | Path] = [*emulator.img, "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, path]
     run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
     return path
 
@@ -69,11 +69,11 @@ def read_file(image: Path, path: str) -> bytes:
 
 def expand(emulator: Emulator, image: Path, raw: Path) -> None:
     """Convert any image to a sparse raw one."""
-    argv: list[str | Path] = [emulator.img, "convert", "-O", "raw", image, raw]
+    argv: list[str | Path] = [*emulator.img, "convert", "-O", "raw", image, raw]
     run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)
 
 
 def compact(emulator: Emulator, raw: Path, path: Path) -> None:
     """Convert a raw image to a qcow2 that holds only what is used."""
-    argv: list[str | Path] = [emulator.img, "convert", "-f", "raw", "-O", "qcow2", raw, path]
+    argv: list[str | Path] = [*emulator.img, "convert", "-f", "raw", "-O", "qcow2", raw, path]
     run(argv, deadline_s=_DEADLINE_S, env=emulator.environment)

@@ -74,7 +74,7 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
     hardware = machine.target.qemu
     place = _quoted(directory)
     words = [
-        str(emulator.binary),
+        *map(str, emulator.system),
         *(["-L", str(emulator.data)] if emulator.data else []),
         *["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
         *[

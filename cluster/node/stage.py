@@ -147,7 +147,7 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     paths.require_space(stages, _NEED_MIB, f"the {target.name} stage")
     for leftover in stages.glob(".new-*"):
         shutil.rmtree(leftover)
-    emulator = emulators.ensure(target, cache)
+    emulator = emulators.ensure(target, recipe, cache)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=stages) as scratch:
         work = Path(scratch)
         result = work / "stage"
