@@ -116,7 +116,7 @@ def test_an_emulator_that_ends_at_once_is_a_lost_node(public_path: Path) -> None
         pytest.raises(NodeLost, match=r"QEMU did not start"),
     ):
         patch.setattr("cluster.node.qemu._QMP_DEADLINE_S", 1.0)
-        with running(replace(EMULATOR, binary=fake), MACHINE, public_path / "vm"):
+        with running(replace(EMULATOR, system=(fake,)), MACHINE, public_path / "vm"):
             pytest.fail("it never started")
 
 
