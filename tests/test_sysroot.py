@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -61,6 +62,18 @@ def test_what_compilers_read_is_kept(unpacked: Path, tmp_path: Path) -> None:
     sysroot.keep(unpacked, tmp_path / "kept")
     assert files(tmp_path / "kept") == {"usr/include/stdio.h", "usr/lib/x-linux/libc.so", "usr/lib/gcc/x/14/crt.o"}
     assert (tmp_path / "kept/lib").readlink() == Path("usr/lib")
+
+
+def test_what_compilers_read_is_kept_of_a_packed_root(unpacked: Path, tmp_path: Path) -> None:
+    for name in ("usr/share/x/etc/include.h", "usr/lib/x-linux/usr/share/x.h", "var/lib/x"):
+        write(unpacked / name)
+    subprocess.run(["tar", "-C", unpacked, "-cf", tmp_path / "root.tar", "."], check=True)
+    sysroot.extract(tmp_path / "root.tar", tmp_path / "packed")
+    sysroot.keep(unpacked, tmp_path / "kept")
+    assert files(tmp_path / "packed") == files(tmp_path / "kept")
+    assert "usr/lib/x-linux/usr/share/x.h" in files(tmp_path / "packed")
+    assert (tmp_path / "packed/lib").readlink() == Path("usr/lib")
+    assert not list(tmp_path.glob(".root-*"))
 
 
 def compose(

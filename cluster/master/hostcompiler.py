@@ -49,8 +49,7 @@ class CrossCompiler:
 
 def find(target: Target, stage: Stage, cache: Path) -> CrossCompiler:
     """The cross compiler for nodes of `stage`. Raises MachineError if there is none to be had or trusted."""
-    if not sandbox.works():
-        raise MachineError("bwrap cannot make namespaces here", "apt-get install bubblewrap, and allow user namespaces")
+    sandbox.require()
     stage = stage.base  # which kernel nodes boot is nothing to compilers
     toolchain = toolchains.ensure(target, stage.facts["release"], cache)
     bare = sysroot.compose(stage.sysroot, stage.directory.name, toolchain, None, "", cache)

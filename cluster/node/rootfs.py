@@ -2,8 +2,8 @@
 
 `python -m cluster.node.rootfs SPEC.json` unpacks what mmdebstrap extracted, records the
 packages in dpkg's database as unpacked (dpkg --configure -a in the first boot does the rest;
-the way of multistrap), adds the master's own Portage, the ssh keys and the guest's init, and
-writes the whole as an ext4 image.
+the way of multistrap), adds the master's own Portage, the ssh keys, the guest's scripts and our
+programs, and writes the whole as an ext4 image.
 """
 
 from __future__ import annotations
@@ -183,9 +183,6 @@ def _configure_guest(root: Path, keys: Path, guest: Path) -> None:
     shutil.copy(keys / "id.pub", home / "authorized_keys")
     for name, place in _PROGRAMS.items():
         write_program(root / place, (guest / name).read_text())
-    (root / "usr/lib/cluster").mkdir(exist_ok=True)
-    for source in ("cc.c", "python.c"):  # compiled in the first boot
-        shutil.copy(guest / source, root / "usr/lib/cluster" / source)
     (root / "usr/bin/gtar").symlink_to("tar")
     # Where FEATURES=distcc looks for the compiler names that distcc answers to.
     (root / "usr/lib/distcc").mkdir(parents=True, exist_ok=True)
@@ -203,8 +200,8 @@ class Spec:
     keys: str
     guest: str
     """The guest's scripts."""
-    shell: str
-    """The source of the fast shell, with the script that builds it."""
+    programs: str
+    """The directory of our programs (`cluster.node.programs`), or of their source."""
     image: str
     size_mib: int
     arch: str
@@ -221,7 +218,7 @@ def compose(spec: Spec) -> None:
     _append_accounts(root)
     install_portage(root, python_of(root), "/usr/lib/cluster/python")
     _configure_guest(root, Path(spec.keys), Path(spec.guest))
-    shutil.copytree(spec.shell, root / "usr/lib/cluster/shell")
+    shutil.copytree(spec.programs, root / "usr/lib/cluster", dirs_exist_ok=True)
     write_installed(spec.provides, root, spec.arch)
     disk.make_ext4(root, Path(spec.image), spec.size_mib)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, MachineError
 from cluster.process import find_program
 
 BUILD_PLACES: Final = (PurePosixPath("/var/tmp"), PurePosixPath("/tmp"))
@@ -86,9 +86,19 @@ class Sandbox:
         return Ran(child.returncode if child.returncode >= 0 else 128 - child.returncode, stdout, stderr)
 
     def command(
-        self, tree: Path, cwd: PurePosixPath, environment: Mapping[str, str], *, network: bool = False
+        self,
+        tree: Path,
+        cwd: PurePosixPath | None,
+        environment: Mapping[str, str],
+        *,
+        shared: Sequence[Path] = (),
+        network: bool = False,
     ) -> list[str]:
-        """The words that go before a command to run it as `run` does, with the host's network if wanted."""
+        """The words that go before a command to run it as `run` does, with the host's network if wanted.
+
+        It sees the host's directories `shared`, and may write to them, in their own places, which a sealed
+        root is to have. Without `cwd` it runs where its caller is, in one of these.
+        """
         words = [
             find_program("prlimit", "util-linux"),
             *[f"--as={_MEMORY_BYTES}", f"--fsize={_FILE_BYTES}", "--core=0"],
@@ -102,7 +112,10 @@ class Sandbox:
             words += ["--ro-bind", str(source), str(place)]
         for place in BUILD_PLACES:
             words += ["--bind", str(tree / place.relative_to("/")), str(place)]
-        return [*words, "--dev-bind", "/dev/null", "/dev/null", "--chdir", str(cwd)]
+        for directory in shared:
+            words += ["--bind", str(directory), str(directory)]
+        words += ["--dev-bind", "/dev/null", "/dev/null"]
+        return words if cwd is None else [*words, "--chdir", str(cwd)]
 
 
 def works() -> bool:
@@ -112,3 +125,9 @@ def works() -> bool:
         return subprocess.run(probe, capture_output=True, check=False, timeout=30).returncode == 0
     except (ClusterError, subprocess.TimeoutExpired, OSError):
         return False
+
+
+def require() -> None:
+    """Raise MachineError if this user may not make a sandbox on this machine."""
+    if not works():
+        raise MachineError("bwrap cannot make namespaces here", "apt-get install bubblewrap, and allow user namespaces")

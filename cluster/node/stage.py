@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cluster import paths
 from cluster.apt import PrivateApt, machine_mirror
 from cluster.errors import MachineError
-from cluster.node import disk, qemu, rootfs, sysroot
+from cluster.node import disk, programs, qemu, rootfs, sysroot
 from cluster.node import emulator as emulators
 from cluster.process import find_program, run, tail
 from cluster.target import Recipe, Target
@@ -109,7 +109,7 @@ def key(target: Target, recipe: Recipe) -> str:
         target.model_dump_json(exclude={"kernel": {"own"}}),
         recipe.model_dump_json(),
         importlib.metadata.version("portage"),
-        Path(__file__).with_name("rootfs.py").read_text(),
+        *(Path(__file__).with_name(name).read_text() for name in ("rootfs.py", "programs.py")),
         *(
             path.read_text()
             for place in ("guest", "shell")
@@ -157,9 +157,10 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         _make_key(keys / "host_key")
         mode = _extract(target, recipe, work, say)
         release = _kernel(target, recipe, cache, work, result, say)
-        _shell_source(recipe, cache, work / "shell")
+        sysroot.extract(work / "root.tar", result / "sysroot")
+        ours = programs.provide(target, recipe, cache, result / "sysroot", work / "programs", say)
         say("writing the root file system")
-        _compose(target, recipe, work, keys)
+        _compose(target, recipe, work, keys, ours)
         seconds, compiler = _configure(emulator, target, result, work, say)
         say("compacting the root disk")
         _read_signature(work / "disk.raw", result / "compiler")
@@ -346,22 +347,14 @@ def _initramfs(target: Target, tree: Path, release: str, root: Path, initrd: Pat
     run(["sh", "-ec", script], deadline_s=_STEP_DEADLINE_S, cwd=root)
 
 
-def _shell_source(recipe: Recipe, cache: Path, place: Path) -> None:
-    """Put into the new directory `place` what the fast shell is made of."""
-    shutil.copytree(paths.data("stage-images", "shell"), place)
-    PrivateApt(cache / "apt" / f"sources-{recipe.suite}", (recipe.suite,), sources=True).source_package(
-        recipe.shell, place
-    )
-
-
-def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
-    """Make `work`/disk.raw by `cluster.node.rootfs`, under fakeroot for the owners of files."""
+def _compose(target: Target, recipe: Recipe, work: Path, keys: Path, ours: Path) -> None:
+    """Make `work`/disk.raw with `ours` in it by `cluster.node.rootfs`, under fakeroot for the owners of files."""
     spec = rootfs.Spec(
         tar=str(work / "root.tar"),
         work=str(work),
         keys=str(keys),
         guest=str(paths.data("stage-images", "guest")),
-        shell=str(work / "shell"),
+        programs=str(ours),
         image=str(work / "disk.raw"),
         size_mib=_DISK_MIB,
         arch=target.name,
@@ -370,7 +363,6 @@ def _compose(target: Target, recipe: Recipe, work: Path, keys: Path) -> None:
     (work / "spec.json").write_text(json.dumps(asdict(spec)))
     fakeroot = find_program("fakeroot", "fakeroot")
     run([fakeroot, "--", sys.executable, "-m", rootfs.__name__, work / "spec.json"], deadline_s=_STEP_DEADLINE_S)
-    sysroot.keep(work / "root", work / "stage" / "sysroot")
     shutil.rmtree(work / "root")
     (work / "root.tar").unlink()
 

@@ -1,6 +1,6 @@
 """Sealed roots: on the host, the headers and libraries that a node sees, and a compiler that sees them there.
 
-A stage keeps what its compilers read (`keep`). For a set of prerequisites that is linked, file
+A stage keeps what its compilers read (`extract`). For a set of prerequisites that is linked, file
 by file, into one directory with the prerequisites' own files and the host's cross compiler in
 the places of the node's (`compose`). Nothing in a root changes while a build uses it: in the
 node these directories are mounted read-only.
@@ -34,7 +34,17 @@ LANGUAGES = ("c", "c++")
 # Where a node's compiler looks, but for what only runs there.
 _KEPT = ("usr/include", "usr/local/include", "usr/local/lib", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32")
 _NOT_KEPT = re.compile(r"(python3?|python3\.\d+|perl\d?|perl5|git-core|systemd|udev|locale|apt|dpkg|openssh|valgrind)$")
+_NOT_UNPACKED = ("dev", "etc", "opt", "var", "usr/bin", "usr/libexec", "usr/sbin", "usr/share")
 _EXECUTABLES = ("cc1", "cc1plus", "collect2", "lto-wrapper", "lto1", "liblto_plugin.so", "g++-mapper-server", "plugin")
+
+
+def extract(archive: Path, place: Path) -> None:
+    """Unpack what compilers read of the root in the tar `archive` to the new directory `place`."""
+    with tempfile.TemporaryDirectory(prefix=".root-", dir=place.parent) as scratch:
+        left_out = [f"--exclude=./{name}" for name in _NOT_UNPACKED]
+        how = ["--extract", "--no-same-owner", "--anchored", *left_out, "--directory", scratch]
+        run(["tar", *how, "--file", archive], deadline_s=_DEADLINE_S)
+        keep(Path(scratch), place)
 
 
 def keep(root: Path, place: Path) -> None:

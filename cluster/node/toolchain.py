@@ -40,8 +40,10 @@ class Toolchain:
 
     @property
     def major(self) -> str:
-        """The compiler's major version, which is part of its paths."""
-        found = [path.name for path in (self.prefix / "usr/lib/gcc-cross" / self.chost).iterdir()]
+        """The compiler's major version, which is part of its paths. Raises MachineError if there is no compiler."""
+        found = [path.name for path in self.prefix.glob(f"usr/lib/gcc-cross/{self.chost}/*")]
+        if not found:  # as where the packages' compiler is the machine's native one
+            raise MachineError(f"{self.identity} has no cross compiler", f"see cross.packages of {self.chost}'s target")
         return max(found, key=int)
 
     def drivers(self) -> dict[str, Path]:
