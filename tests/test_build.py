@@ -77,8 +77,8 @@ def test_unfinished_is_the_phase_where_the_marks_stop(before: str, phase: str) -
 
 
 def test_the_guest_marks_the_steps_that_phases_knows() -> None:
-    script = paths.data("stage-images", "guest", "build").read_text()
+    script = paths.data("stage-images", "job", "build").read_text()
     assert re.findall(r"^\s*mark (\w+)$", script, re.MULTILINE) == ["prerequisites", "ebuild", "end"]
-    hooks = paths.data("stage-images", "guest", "bashrc").read_text()
+    hooks = paths.data("stage-images", "job", "bashrc").read_text()
     assert "begin:${_cluster_phase#*_}" in hooks
     assert "end:${_cluster_phase#*_}" in hooks

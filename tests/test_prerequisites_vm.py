@@ -112,7 +112,7 @@ def _unprotected(seen: bytes) -> list[str]:
 
 
 def _environment(saved: bytes) -> list[str]:
-    """An `environment.bz2` without what the hooks of guest/bashrc left in it; emerge saves it anew."""
+    """An `environment.bz2` without what the hooks of job/bashrc left in it; emerge saves it anew."""
     lines = bz2.decompress(saved).decode().splitlines()
     return [line for line in lines if not line.startswith(("declare -- _cluster_up=", "declare -- x="))]
 

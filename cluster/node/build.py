@@ -38,7 +38,7 @@ class Built:
 
 
 def phases(marks: str) -> tuple[tuple[str, float], ...]:
-    """Seconds per phase from the marks that guest/build and guest/bashrc wrote.
+    """Seconds per phase from the marks that job/build and job/bashrc wrote.
 
     A line is NAME SECONDS-SINCE-BOOT; `begin:PHASE` and `end:PHASE` bracket an ebuild phase,
     `prerequisites`, `ebuild` and `end` the steps around them. A phase that did not end is left out.
@@ -113,7 +113,7 @@ def build(
 
 
 def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
-    """Run guest/build; returns why it failed, "" if it did not. Raises BuildFailed when it takes too long."""
+    """Run job/build; returns why it failed, "" if it did not. Raises BuildFailed when it takes too long."""
     # A restored node's kernel may hold blocks of the disk that was there before.
     mount = f"mkdir -p {jobs.MOUNT} && blockdev --flushbufs /dev/vdb && mount -o noatime /dev/vdb {jobs.MOUNT}"
     command = f"{mount} && exec sh {jobs.MOUNT}/build"

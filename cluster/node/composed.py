@@ -5,7 +5,7 @@ prerequisites/
     lock
 
 In the image `usr/` is for overlayfs over /usr, `installed/` over /var/db/pkg, and `other/` has what
-goes elsewhere; guest/build puts them there.
+goes elsewhere; job/build puts them there.
 """
 
 from __future__ import annotations

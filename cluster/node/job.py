@@ -1,6 +1,6 @@
 """What a node is given for one package: a disk with sources, prerequisites, ebuild and settings.
 
-job.env      what guest/build reads
+job.env      what job/build reads
 portage/     the node's /etc/portage
 repos/NAME/  profiles, eclasses, the one package of the repository and its entry of metadata/md5-cache
 profiles/    the profile, unless a repository holds it
@@ -170,9 +170,9 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
     composed = materials.prerequisites is not None
     (directory / "job.env").write_text(environment(package, composed=composed, fast_shell=settings.fast_shell))
     (directory / "portage" / "package.use").write_text(package_use(package))
-    bashrc = paths.data("stage-images", "guest", "bashrc").read_text()
+    bashrc = paths.data("stage-images", "job", "bashrc").read_text()
     (directory / "portage" / "bashrc").write_text(bashrc + (materials.compile.exports if materials.compile else ""))
-    shutil.copy(paths.data("stage-images", "guest", "build"), directory / "build")
+    shutil.copy(paths.data("stage-images", "job", "build"), directory / "build")
     for repo in settings.repositories:
         _copy_repository(repo, directory / "repos" / repo.name, package)
     (directory / "distfiles").mkdir()

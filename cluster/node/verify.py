@@ -78,7 +78,7 @@ def verify(
         shutil.copytree(repository.location, content / "repos" / repository.name, symlinks=True)
     (content / "job.env").write_text(f"ATOMS={shlex.quote(' '.join(atoms))}\n")
     (content / "programs").write_text("".join(f"{command}\n" for command in commands))
-    shutil.copy(paths.data("stage-images", "guest", "verify"), content / "verify")
+    shutil.copy(paths.data("stage-images", "job", "verify"), content / "verify")
     said: list[bytes] = []
 
     def heard(data: bytes) -> None:
