@@ -89,6 +89,12 @@ class Reporter:
         """Something a person should know, which stops nothing."""
         self._say(f"[yellow]![/] {escape(text)}")
 
+    def tell(self, text: str) -> None:
+        """Something came out that is worth seeing before the end."""
+        with self._lock:
+            self._finish_step()
+            self._say(f"  {escape(text)}")
+
     def start(self, plan: Plan) -> None:
         """The jobs of `plan` begin."""
         with self._lock:

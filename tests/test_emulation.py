@@ -29,12 +29,16 @@ class Heard:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.warnings: list[str] = []
+        self.told: list[str] = []
 
     def step(self, text: str) -> None:
         self.steps.append(text)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
 
 
 @pytest.fixture
@@ -79,6 +83,7 @@ def test_variants_take_turns(run: Callable[..., tuple[emulation.Report, Heard]])
         "2 of 2: native (the native machine)",
         "2 of 2: slow (the slow machine)",
     ]
+    assert [text.split(", ")[2] for text in heard.told] == ["compile 1", "compile 5"] * 2
 
 
 def test_the_report_is_the_contract(run: Callable[..., tuple[emulation.Report, Heard]]) -> None:

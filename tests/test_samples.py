@@ -26,6 +26,11 @@ def test_the_total_is_the_ebuilds_own_phases_and_the_wall_clock_is_all() -> None
     assert one.wall_s == 70.0
 
 
+def test_a_sample_in_words() -> None:
+    text = "extract 1, configure 32, compile 10, install 4, total 47, wall 70 seconds"
+    assert sample(PHASES, 70.0).in_words == text
+
+
 def test_a_package_that_configures_nothing() -> None:
     assert sample((("compile", 3.0),), 5.0).configure_s == 0.0
 

@@ -209,7 +209,9 @@ def _take_turns(variants: Mapping[str, Variant], repeat: int, reporter: Reporter
     for turn in range(1, repeat + 1):
         for name, variant in variants.items():
             text = f"{turn} of {repeat}: {name} ({variant.made_of})"
-            samples[name].append(variant.build(partial(reporter.step, text)))
+            taken = variant.build(partial(reporter.step, text))
+            reporter.tell(taken.in_words)
+            samples[name].append(taken)
     return samples
 
 

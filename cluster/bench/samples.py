@@ -29,6 +29,12 @@ class Sample:
     wall_s: float
     """From the order to the finished binary package: with booting, prerequisites, packaging."""
 
+    @property
+    def in_words(self) -> str:
+        """For a person, in one line."""
+        parts = (f"{name.removesuffix('_s')} {seconds:g}" for name, seconds in asdict(self).items())
+        return f"{', '.join(parts)} seconds"
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:

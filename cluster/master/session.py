@@ -38,6 +38,10 @@ class Reporter(dispatch.Progress, Protocol):
         """Something a person should know, which stops nothing."""
         ...
 
+    def tell(self, text: str) -> None:
+        """Something came out that is worth seeing before the end."""
+        ...
+
     def start(self, plan: Plan) -> None:
         """The jobs of `plan` begin."""
         ...
