@@ -125,6 +125,7 @@ def test_the_shell_has_lineno_and_shortcuts(archives: Path, tmp_path: Path) -> N
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.vm  # no node is booted, but it takes as long
 @needs_sandbox
 def test_a_cross_compiler_makes_the_targets_programs(archives: Path, tmp_path: Path) -> None:
     stages = [one for one in stage.all_stages(CACHE) if one.facts["target"] == ARM64.name]
