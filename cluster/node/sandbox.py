@@ -48,10 +48,11 @@ class Sandbox:
 
     def host_path(self, path: PurePosixPath) -> Path | None:
         """Where the sealed file `path` is on the host; None if it is in no sealed directory."""
-        wanted = f"{path}/"
+        wanted = str(path)
         for source, place in self.binds:
-            if wanted.startswith(f"{place}/"):
-                return source / wanted[len(str(place)) + 1 : -1]
+            prefix = str(place).rstrip("/")  # as text, because pathlib is slow and this is asked often
+            if wanted == prefix or wanted.startswith(f"{prefix}/"):
+                return source / wanted[len(prefix) :].lstrip("/")
         return None
 
     def run(
