@@ -158,10 +158,10 @@ def test_a_file_of_no_bind_is_in_no_sandbox(tmp_path: Path) -> None:
     box = replace(host_root().sandbox, binds=((tmp_path, PurePosixPath("/usr")),))
     assert box.host_path(PurePosixPath("/usr/include/x.h")) == tmp_path / "include/x.h"
     assert box.host_path(PurePosixPath("/etc/passwd")) is None
-    assert box.host_path(PurePosixPath("/usr/included")) is None
+    assert box.host_path(PurePosixPath("/usrlocal")) is None
 
 
 def test_every_file_is_in_a_sandbox_with_one_root(tmp_path: Path) -> None:
-    box = Sandbox(((tmp_path, PurePosixPath("/")),), {})
+    box = replace(host_root().sandbox, binds=((tmp_path, PurePosixPath("/")),))
     assert box.host_path(PurePosixPath("/")) == tmp_path
     assert box.host_path(PurePosixPath("/usr/bin")) == tmp_path / "usr/bin"
