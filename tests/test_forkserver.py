@@ -97,10 +97,42 @@ def test_a_pipe_that_a_call_was_given_hangs_up_for_it(python: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("text", "status"), [("", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
+    ("text", "status", "out", "error"),
+    [
+        ("", 0, "", ""),
+        ("raise SystemExit(7)", 7, "", ""),
+        ("raise SystemExit", 0, "", ""),
+        ("raise SystemExit(-1)", 255, "", ""),
+        ("raise SystemExit('in words')", 1, "", "in words\n"),
+        ("1 / 0", 1, "", "ZeroDivisionError: division by zero\n"),
+        ("import os; os.kill(os.getpid(), 9)", 137, "", ""),
+        ("import atexit; atexit.register(print, 'at the end')", 0, "at the end\n", ""),
+        ("import sys; sys.stdout.write('no newline')", 0, "no newline", ""),
+        ("import threading; threading.Timer(0.1, print, ['from a thread']).start()", 0, "from a thread\n", ""),
+        ("import sys; sys.stdout.close()", 0, "", ""),
+    ],
 )
-def test_the_status_comes_back(python: Path, tmp_path: Path, text: str, status: int) -> None:
-    assert subprocess.run([python, _script(tmp_path, text)], check=False).returncode == status
+def test_a_call_ends_as_the_real_python_does(
+    python: Path, tmp_path: Path, text: str, status: int, out: str, error: str
+) -> None:
+    script = _script(tmp_path, text)
+    ended = subprocess.run([python, script], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (status, out)
+    assert ended.stderr.endswith(error)
+    real = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (real.returncode % 256, real.stdout) == (status if status != 137 else -9 % 256, out)
+
+
+def test_a_call_whose_reader_is_gone_has_the_status_of_the_real_python(python: Path, tmp_path: Path) -> None:
+    script = _script(tmp_path, "print('words')")
+    statuses = []
+    for program in (python, sys.executable):
+        read, write = os.pipe()
+        os.close(read)
+        ended = subprocess.run([program, script], stdout=write, stderr=subprocess.PIPE, env={}, check=False)
+        statuses.append(ended.returncode)
+        os.close(write)
+    assert statuses == [120, 120]
 
 
 def test_what_a_server_ran_is_compiled_when_the_next_one_starts(place: Path, tmp_path: Path) -> None:
