@@ -37,7 +37,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def _serving(place: Path) -> Iterator[Path]:
     """The client, with a server that answers it."""
-    server = subprocess.Popen([sys.executable, place / "forkserver"], stdin=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    server = subprocess.Popen([sys.executable, place / "forkserver"], env=environment, stdin=subprocess.DEVNULL)
     while not (place / "socket").exists():
         assert server.poll() is None
         time.sleep(0.02)
