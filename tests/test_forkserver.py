@@ -136,21 +136,25 @@ def test_a_call_whose_reader_is_gone_has_the_status_of_the_real_python(python: P
     assert statuses == [120, 120]
 
 
-def test_what_a_server_ran_is_compiled_when_the_next_one_starts(place: Path, tmp_path: Path) -> None:
+def test_what_calls_of_a_server_did_is_done_when_the_next_one_starts(place: Path, tmp_path: Path) -> None:
     (place / "portage").mkdir()
-    known = _script(place / "portage", "import json, sys\nprint(__name__, sys.argv)\n")
+    text = "import re, sys\nprint(__name__, sys.argv, {'wave', 're'} <= set(sys.modules), end=' ')\nimport wave\n"
+    text += "wanted = {(str, 'a+', 0), (bytes, b'\\xff|b', 2)}\nprint(wanted <= set(re._cache))\n"
+    known = _script(place / "portage", f"{text}re.compile('a+')\nre.compile(b'\\xff|b', re.IGNORECASE)\n")
     with _serving(place) as python:
-        subprocess.run([python, known], check=True)
+        first = subprocess.run([python, known], capture_output=True, text=True, check=True).stdout
         subprocess.run([python, _script(tmp_path, "")], check=True)
-    (place / "socket.modules.new").rename(place / "socket.modules")
-    names = (place / "socket.modules").read_text().split()
-    assert {"json", str(known)} <= set(names)
-    assert str(tmp_path / "script") not in names  # which may change
+    habits = place / "socket.habits"
+    (place / "socket.habits.new").rename(habits)
+    assert str(tmp_path / "script") not in habits.read_text()  # which may change
+    with habits.open("a") as stream:
+        stream.write('["module", "no.such.module"]\n["script", "/no/such/script"]\n["str", "("]\n')
     with _serving(place) as python:
         known.unlink()
-        ended = subprocess.run([python, known, "word"], capture_output=True, text=True, check=True)
-    (place / "socket.modules").unlink()
-    assert ended.stdout == f"__main__ ['{known}', 'word']\n"
+        second = subprocess.run([python, known, "word"], capture_output=True, text=True, check=True).stdout
+    habits.unlink()
+    assert first == f"__main__ ['{known}'] False False\n"
+    assert second == f"__main__ ['{known}', 'word'] True True\n"
 
 
 def test_words_that_name_no_script_go_to_the_real_python(python: Path) -> None:
