@@ -42,6 +42,7 @@ class Node(_Section):
     warm: bool
     own_kernel: bool
     fast_shell: bool
+    skip_idle_phases: bool
     boot_s: _Seconds
 
 
@@ -105,7 +106,7 @@ class Config(_Section):
 
 def plain(config: Config) -> Config:
     """The same, but nodes get no help: the distribution's kernel, cold boots, emerge and compilers of their own."""
-    unhelped = {"composed": False, "warm": False, "own_kernel": False, "fast_shell": False}
+    unhelped = dict.fromkeys(("composed", "warm", "own_kernel", "fast_shell", "skip_idle_phases"), False)
     return config.model_copy(
         update={
             "node": config.node.model_copy(update=unhelped),

@@ -62,7 +62,7 @@ def test_whole_seconds_need_no_point(tmp_path: Path) -> None:
 def test_plain_nodes_get_no_help() -> None:
     plain = config.plain(config.load())
     helps = (plain.node.composed, plain.node.warm, plain.node.own_kernel, plain.node.fast_shell)
-    assert not any((*helps, plain.distcc.enabled, plain.compile.enabled))
+    assert not any((*helps, plain.node.skip_idle_phases, plain.distcc.enabled, plain.compile.enabled))
     assert config.load().node.own_kernel
 
 

@@ -43,7 +43,7 @@ def root(place: Path) -> container.Root:
     return found
 
 
-def build(place: Path, root: container.Root, body: str, limits: Limits = LIMITS) -> tuple[Built, Path]:
+def build(place: Path, root: container.Root, body: str, limits: Limits = LIMITS, **options: bool) -> tuple[Built, Path]:
     """Build an ebuild with `body`, in the directory that has the test's name."""
     directory = place / os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split()[0][:60]
     directory.mkdir()
@@ -56,6 +56,7 @@ def build(place: Path, root: container.Root, body: str, limits: Limits = LIMITS)
         profile=paths.data("profiles", container.host_arch()),
         repositories=(repository,),
         jobs=1,
+        **options,
     )
     work = directory / "work"
     work.mkdir()
@@ -81,6 +82,16 @@ def test_a_package_is_built_natively_with_its_phases(place: Path, root: containe
     assert built.binpkg.stat().st_size > 0
     assert {"unpack", "compile", "install", "package"} <= dict(built.phases).keys()
     assert set(Path("/etc").iterdir()) == before
+
+
+def test_phases_that_do_nothing_are_not_begun(place: Path, root: container.Root) -> None:
+    body = UNPACK + "src_test() { die 'there are no tests'; }\nsrc_install() { :; }\n"
+    built, log = build(place, root, body, skip_idle_phases=True)
+    assert built.failure == "", log.read_text()
+    said = log.read_text()
+    assert "cluster: test has nothing to do in this build" in said
+    assert "Test phase" not in said
+    assert {"setup", "unpack", "prepare", "configure", "compile", "install"} <= dict(built.phases).keys()
 
 
 def test_a_build_that_fails_names_its_phase_and_the_log_has_the_rest(place: Path, root: container.Root) -> None:

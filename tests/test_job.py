@@ -12,7 +12,7 @@ from factories import package
 from repos import write_repository
 
 from cluster.model import Cpv, Distfile, Package, Repository
-from cluster.node.job import Materials, Settings, environment, fill, make_conf, package_use, repos_conf
+from cluster.node.job import Materials, Settings, environment, fill, idle_phases, make_conf, package_use, repos_conf
 
 LIB, TOOL, OTHER = Cpv("dev-libs/lib-1.2"), Cpv("sys-apps/tool-3-r1"), Cpv("app-misc/other-4")
 
@@ -174,6 +174,20 @@ def test_prerequisites_keep_their_order() -> None:
     text = environment(package("c/x-1", "c/z-1", "c/a-1", "c/m-1", ebuild=ebuild), composed=False, fast_shell=False)
     assert "COMPOSED=''\n" in text
     assert "PREREQUISITES='=c/z-1 =c/a-1 =c/m-1'\n" in text
+
+
+@pytest.mark.parametrize(
+    ("metadata", "test", "idle"),
+    [
+        ("DEFINED_PHASES=compile install\nEAPI=8\n", False, ("pretend", "test")),
+        ("DEFINED_PHASES=-\n", True, ("pretend",)),
+        ("DEFINED_PHASES=compile pretend\n", False, ("test",)),
+        ("DEFINED_PHASES=pretend\n", True, ()),
+        ("", False, ("test",)),
+    ],
+)
+def test_phases_that_do_nothing(metadata: str, test: bool, idle: tuple[str, ...]) -> None:
+    assert idle_phases(package("c/x-1", metadata=metadata), test=test) == idle
 
 
 def parsed(text: str) -> dict[str, str]:

@@ -191,6 +191,7 @@ def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
         jobs=session.config.build.jobs,
         distcc_hosts=distcc_hosts,
         fast_shell=session.config.node.fast_shell,
+        skip_idle_phases=session.config.node.skip_idle_phases,
         test=session.config.build.test,
         make_conf=session.config.build.make_conf,
     )
