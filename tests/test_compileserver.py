@@ -180,6 +180,25 @@ def test_errors_are_the_compilers_own(bench: Bench) -> None:
     assert bench.tally.compiled == 1
 
 
+def test_messages_quote_the_file_of_which_line_says_the_source_is(bench: Bench) -> None:
+    bench.write(configure="one\ntwo\nthree\n", conftest_c='#line 2 "configure"\nint x = ;\n')
+    ours, theirs = (run("gcc", "-c", "conftest.c").stderr for run in (bench.run, lambda *argv: plain(bench, *argv)))
+    assert ours == theirs
+    assert "2 | two" in ours
+    bench.write(configure="one\nother\nthree\n")
+    assert "2 | other" in bench.run("gcc", "-c", "conftest.c").stderr
+    assert (bench.tally.compiled, bench.tally.refused.total()) == (2, 0)
+
+
+def test_messages_that_may_quote_a_file_of_the_nodes_own_are_left_to_it(bench: Bench) -> None:
+    bench.write(
+        a_c='#line 1 "/usr/share/nowhere/a.y"\nint x = 1;\n', b_c='#line 1 "/usr/share/nowhere/b.y"\nint x = ;\n'
+    )
+    assert bench.run("gcc", "-c", "a.c").returncode == 0
+    assert bench.run("gcc", "-c", "b.c").returncode == 1
+    assert bench.tally.refused == {"messages that quote a file of the node's own": 1}
+
+
 def test_a_failed_compile_leaves_no_old_output(bench: Bench) -> None:
     bench.write(a_c="int x = ;\n", a_o="old\n")
     assert bench.run("gcc", "-c", "a.c").returncode == 1

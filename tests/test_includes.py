@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,10 @@ def names(*quoted: str, bracketed: tuple[str, ...] = ()) -> Includes:
         (b"/* Do not #include FOO; never\n   #include'd, and\n * #include BAR\n */\n", names()),
         (b"int i; /*\n*/\n  /* Please\n   #include this file last */\n#include <a>\n", names(bracketed=("a",))),
         (b'int dependency; char *s = "__has_include(X)"; #include FOO\n', names()),
-        (b'# 1 "x.c"\n#line 2 "y"\n#pragma GCC system_header\n#pragma once\n', names()),
+        (
+            b'# 1 "x.c"\n  %: line /**/ 2 "y" 3\n#line 3\n#lines 4 "z"\n#pragma GCC system_header\n',
+            replace(names(), lines=frozenset(("x.c", "y"))),
+        ),
         (b"x.include_dirs();\n", names()),
     ],
 )
@@ -153,6 +156,28 @@ def files(*args: object, **kwargs: object) -> set[str]:
     found = answer(*args, **kwargs)  # type: ignore[arg-type]
     assert isinstance(found, Closure), found
     return set(found.files)
+
+
+def test_a_file_that_line_names_is_needed_and_not_followed() -> None:
+    """As Autoconf 2.13 says of each test program that it is a part of configure, which messages then quote."""
+    texts = {"/b/main.c": '#line 7 "configure"\n#include "x.h"\n#line 1 "../y.y"\n# 1 "<built-in>"', "/b/x.h": ""}
+    texts |= {"/b/configure": "#include <$header>\n#include MACRO", "/y.y": "", "/b/0": ""}
+    tree = Files(texts, known={"/b", "/b/main.c", "/b/x.h"})
+    missing = answer(tree, [])
+    assert missing == Missing(directories=frozenset("/"), files=frozenset(("/b/configure",)))
+    tree.known = None
+    found = answer(tree, [])
+    assert isinstance(found, Closure)
+    assert set(found.files) == {"/b/main.c", "/b/x.h", "/b/configure", "/y.y"}
+    assert not found.unsure
+
+
+@pytest.mark.parametrize(("name", "unsure"), [("/usr/include/a.h", False), ("/usr/share/bison/c.skel", True)])
+def test_a_file_that_only_the_node_may_have_makes_messages_unsure(name: str, unsure: bool) -> None:
+    tree = Files({"/b/main.c": f'#line 7 "{name}"', "/usr/include/a.h": ""})
+    found = answer(tree, ["/usr/include"])
+    assert isinstance(found, Closure)
+    assert (found.files, found.unsure) == (frozenset(("/b/main.c",)), unsure)
 
 
 def test_a_name_counts_in_every_directory_that_has_it() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DIGEST = 16
-_FORMAT = b"portage-cluster compiled 1"
+_FORMAT = b"portage-cluster compiled 2"  # a change of what is taken for the same compile makes all anew
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ class Inputs:
     """Whether it could read something that the stage alone has not."""
     volatile: bool
     """Whether the result depends on the clock."""
+    unsure: bool
+    """Whether messages may quote a file that only the node has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,7 @@ def inputs(needs: Needs, view: View, root: Root, sealed: Sealed) -> Inputs | Mis
         asked=tuple(sorted(own_files | own_directories)),
         beyond_stage=linking.beyond_stage or not own.added_names.isdisjoint(headers.names),
         volatile=headers.volatile,
+        unsure=headers.unsure,
     )
 
 

@@ -323,6 +323,8 @@ def _run(job: Job, request: wire.Request, needs: Needs, view: View, found: Input
         ran = job.root.sandbox.run(
             argv, cwd=needs.cwd, tree=place, environment=_environment(request), deadline_s=_COMPILE_S
         )
+        if ran.stderr and found.unsure:
+            raise Unusable("messages that quote a file of the node's own")
         if _NO_LIBRARY in ran.stderr:
             raise Unusable("a library's own libraries")
         if ran.status and _ASSEMBLER in ran.stderr:

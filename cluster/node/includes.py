@@ -40,6 +40,8 @@ _HAS_INCLUDE = re.compile(
     rb"(?<!\w)__has_include(?:_next)?(?:__)?(?!\w)(?=" + _GAP + rb"\(?" + _GAP + _TARGET + rb")"
 )
 _ASKING = re.compile(_HASH + _GAP + rb"(?:if|elif|define)(?!\w)|\*/")
+# Of gcc -E too, which leaves out the word.
+_LINE = re.compile(_HASH + _GAP + rb"(?:line(?!\w)" + _GAP + rb")?\d++" + _GAP + rb'"(?P<name>[^"\n]*)"')
 # An assembler's directive, in an asm statement too, where it may be cut in two.
 _ASSEMBLER_READS = re.compile(rb"\.inc(?:bin|lude(?!\w)|\\)", re.IGNORECASE)
 _PRAGMA_READS = re.compile(rb"GCC" + _GAP + rb"(?:dependency|pch_preprocess)(?!\w)")
@@ -59,6 +61,8 @@ class Includes:
     """Why the names are not all that matters, or empty."""
     volatile: bool = False
     """The time of day may be part of the result, which then must not be kept."""
+    lines: frozenset[str] = _NOTHING
+    """Files that #line says lines to be of, as Autoconf once did of `configure`: messages quote them."""
 
     @property
     def trouble(self) -> str:
@@ -92,6 +96,7 @@ def scan(text: bytes) -> Includes:
         computed,
         opaque or _opaque(text),
         b"__DATE__" in text or b"__TIME__" in text,
+        frozenset(_name(line["name"]) for line in _LINE.finditer(text) if _starts_line(text, line.start())),
     )
 
 
@@ -192,6 +197,8 @@ class Closure:
     """Every name that is looked up along the search path."""
     volatile: bool
     """The time of day may be part of the result."""
+    unsure: bool
+    """Messages may quote a file that is in no sealed directory and yet in the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +230,7 @@ class _Reach:
     """Paths that those files name and that are not sealed."""
     volatile: bool = False
     opaque: Opaque | None = None
+    lines: frozenset[str] = _NOTHING
 
 
 _NOWHERE = _Reach()
@@ -255,6 +263,7 @@ class _Walk:
         self.existing: set[str] = set()
         self.volatile = False
         self.opaque: Opaque | None = None
+        self.lines: set[str] = set()
         self._looked: defaultdict[str, set[str]] = defaultdict(set)
         self._waiting: list[str] = []
 
@@ -267,6 +276,7 @@ class _Walk:
                 self.unknown_files.add(path)
                 continue
             self.volatile |= includes.volatile
+            self.lines |= includes.lines
             if includes.trouble:
                 self.opaque = Opaque(path, includes.trouble)
             if includes.quoted:
@@ -344,6 +354,7 @@ class _SealedWalk(_Walk):
             self._outside |= reach.outside
             self.volatile |= reach.volatile
             self.opaque = self.opaque or reach.opaque
+            self.lines |= reach.lines
         super().include(fresh)
 
     def look(self, directory: str, names: Set[str]) -> None:
@@ -354,7 +365,8 @@ class _SealedWalk(_Walk):
 
     def reach(self) -> _Reach:
         """What was found."""
-        return _Reach(frozenset(self.names), frozenset(self._outside), self.volatile, self.opaque)
+        names, outside, lines = map(frozenset, (self.names, self._outside, self.lines))
+        return _Reach(names, outside, self.volatile, self.opaque, lines)
 
 
 class _OpenWalk(_Walk):
@@ -365,6 +377,8 @@ class _OpenWalk(_Walk):
         super().__init__(tree, tuple(directory for directory in directories if not tree.sealed(directory)))
         self._sealed = tuple(directory for directory in directories if tree.sealed(directory))
         self._known = sealed.known(self._sealed)
+        self._shown: set[str] = set()
+        self._unsure = False
 
     def include(self, names: Set[str]) -> None:
         fresh = names - self.names
@@ -390,6 +404,23 @@ class _OpenWalk(_Walk):
         """A directory that a `..` leaves again has to exist for that."""
         self.look(directory, _NOTHING)
 
+    def show(self, cwd: str) -> None:
+        """Find, once all is read, the files that messages may quote: by their names, from `cwd`, and nothing else."""
+        for name in self.lines:
+            path, left = _normal(posixpath.join(cwd, name))
+            for directory in left:
+                self.pass_through(directory)
+            directory, base = posixpath.split(path)
+            listing = self.tree.listing(directory)
+            if listing is None:
+                self.unknown_directories.add(directory)
+            elif base in listing.files and not self.tree.sealed(path):
+                self._shown.add(path)
+                if self.tree.includes(path) is None:
+                    self.unknown_files.add(path)
+            elif base not in listing.files and self.tree.sealed(path):
+                self._unsure = True
+
     def answer(self) -> Closure | Missing | Opaque:
         """What the walk came to."""
         if self.opaque is not None:
@@ -397,7 +428,8 @@ class _OpenWalk(_Walk):
         if self.unknown_directories or self.unknown_files:
             return Missing(frozenset(self.unknown_directories), frozenset(self.unknown_files))
         existing = frozenset(directory for directory in self.existing if not self.tree.sealed(directory))
-        return Closure(frozenset(self.files), existing, frozenset(self.names), self.volatile)
+        files = frozenset(self.files | self._shown)
+        return Closure(files, existing, frozenset(self.names), self.volatile, self._unsure)
 
     def _reach(self, name: str) -> _Reach:
         """What a name leads to in sealed directories; remembered once everything there is known."""
@@ -414,6 +446,7 @@ class _OpenWalk(_Walk):
     def _take(self, reach: _Reach) -> None:
         self.volatile |= reach.volatile
         self.opaque = self.opaque or reach.opaque
+        self.lines |= reach.lines
         for directory in self.directories:
             self.look(directory, reach.names)
         for path in reach.outside:
@@ -468,4 +501,5 @@ def closure(
     walk.look(cwd, beside)
     walk.include(_IMPLICIT | beside)
     walk.follow()
+    walk.show(cwd)
     return walk.answer()
