@@ -180,6 +180,15 @@ def test_errors_are_the_compilers_own(bench: Bench) -> None:
     assert bench.tally.compiled == 1
 
 
+def test_only_questions_about_the_compiler_are_never_asked_of_the_server(bench: Bench) -> None:
+    bench.write(a_c="int x;\n")
+    for words in (["--version"], ["--help=params"], ["-dumpmachine"], ["-print-search-dirs"], ["-v"], ["-V"], []):
+        bench.run("gcc", *words)
+    assert (bench.tally.received, bench.tally.refused.total()) == (0, 0)
+    bench.run("gcc", "--param", "max-inline-insns-single=1200", "-c", "a.c")
+    assert bench.tally.compiled == 1
+
+
 def test_messages_quote_the_file_of_which_line_says_the_source_is(bench: Bench) -> None:
     bench.write(configure="one\ntwo\nthree\n", conftest_c='#line 2 "configure"\nint x = ;\n')
     ours, theirs = (run("gcc", "-c", "conftest.c").stderr for run in (bench.run, lambda *argv: plain(bench, *argv)))

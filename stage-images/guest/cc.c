@@ -576,14 +576,17 @@ static void audit(void)
 /* Questions about the compiler itself, which is asked them faster than the host. */
 static int is_question(int argc)
 {
+	static const char *const beginnings[] = { "-print", "--print", "-dump", "--version", "--help", "--target-help" };
+	static const char *const words[] = { "-", "-v", "-V", "-qversion" };
 	int files = 0;
 	for (int i = 1; i < argc; i++) {
-		const char *word = arguments[i];
-		if (word[0] != '-')
-			files++;
-		else if (!strncmp(word, "-print", 6) || !strncmp(word, "--", 2) || !strncmp(word, "-dump", 5) ||
-			 !strcmp(word, "-v") || !strcmp(word, "-V") || !strcmp(word, "-qversion") || !strcmp(word, "-"))
-			return 1;
+		for (size_t n = 0; n < sizeof beginnings / sizeof *beginnings; n++)
+			if (!strncmp(arguments[i], beginnings[n], strlen(beginnings[n])))
+				return 1;
+		for (size_t n = 0; n < sizeof words / sizeof *words; n++)
+			if (!strcmp(arguments[i], words[n]))
+				return 1;
+		files += arguments[i][0] != '-';
 	}
 	return !files;
 }
