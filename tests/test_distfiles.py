@@ -152,7 +152,7 @@ def test_corrupt_cache_is_moved_aside_and_fetched_again(
 def test_bad_download_leaves_nothing_and_says_why(server: Server, tmp_path: Path, kind: str, reason: str) -> None:
     distfile = described(uris=(f"{server.url}/{kind}/foo-1.tar.gz",))
     with pytest.raises(FetchFailed) as caught:
-        distfiles.fetch(distfile, tmp_path, [upstream(Patience(1, 0.5, 1.0, 2, 1))])
+        distfiles.fetch(distfile, tmp_path, [upstream(Patience(1, 0.5, 4.0, 2, 1))])
     message = str(caught.value)
     assert reason in message
     assert message.startswith("cannot fetch foo-1.tar.gz (upstream: ")
