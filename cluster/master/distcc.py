@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from cluster.errors import InputError, MachineError
 from cluster.model import Compiles
-from cluster.node.sandbox import BUILD_PLACES, Sandbox
+from cluster.node.sandbox import Sandbox, make_places
 from cluster.process import Child, find_program
 
 _START_S = 10.0
@@ -82,8 +82,7 @@ def offloading(
     the process group. Raises MachineError when distccd does not start or one file cannot be
     compiled through it, InputError when `port` is in use.
     """
-    for place in BUILD_PLACES:
-        (directory / place.relative_to("/")).mkdir(parents=True)
+    make_places(directory)
     port = _claim_port(port)
     commands = PurePosixPath("/tmp/commands")
     names = (f"{place}/{name}\n" for place in _COMPILERS for name in _names_in(sandbox, place))

@@ -33,7 +33,7 @@ from cluster.model import Package
 from cluster.node import container, rootfs
 from cluster.node import job as jobs
 from cluster.node.installed import write_installed
-from cluster.node.sandbox import BUILD_PLACES
+from cluster.node.sandbox import make_places
 from cluster.node.sysroot import Root
 from cluster.process import Child, find_program, run
 from cluster.target import Target
@@ -97,11 +97,7 @@ def _with_binfmt(target: Target) -> list[str | Path]:
 
 def _key(names: Iterable[str], root: Root) -> str:
     parts = [root.stage, *names, importlib.metadata.version("portage"), rootfs.python_of(_HOST)]
-    parts += [
-        Path(__file__).read_text(),
-        Path(rootfs.__file__).read_text(),
-        *(_client_source().read_text(), _PRELOADED.read_text()),
-    ]
+    parts += [path.read_text() for path in (Path(__file__), Path(rootfs.__file__), _client_source(), _PRELOADED)]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
 
 
@@ -127,8 +123,7 @@ def _preloads(place: Path, root: Root) -> None:
     place.mkdir()
     with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
         tree = Path(scratch)
-        for directory in BUILD_PLACES:
-            (tree / directory.relative_to("/")).mkdir(parents=True)
+        make_places(tree)
         shutil.copy(_PRELOADED, tree / "tmp")
         argv = ("gcc", "-O2", "-shared", "-fPIC", "-o", _PRELOADED.stem, _PRELOADED.name)
         ran = root.sandbox.run(argv, cwd=PurePosixPath("/tmp"), tree=tree, environment={}, deadline_s=_COMPILE_S)

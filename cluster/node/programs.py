@@ -23,7 +23,6 @@ from cluster.apt import PrivateApt
 from cluster.errors import MachineError
 from cluster.node import sandbox, sysroot
 from cluster.node import toolchain as toolchains
-from cluster.node.sandbox import BUILD_PLACES
 from cluster.process import find_programs, run
 from cluster.target import Recipe, Target
 
@@ -78,8 +77,7 @@ def compile_all(source: Path, root: sysroot.Root, chost: str, work: Path, result
     """
     work = work.resolve()
     tree = work / "tree"
-    for place in BUILD_PLACES:
-        (tree / place.relative_to("/")).mkdir(parents=True)
+    sandbox.make_places(tree)
     (root.directory / work.relative_to("/")).mkdir(parents=True, exist_ok=True)
     compiler = work / "cc"
     compiler.write_text(driver(root.sandbox.command(tree, None, {"LC_ALL": "C"}, shared=[work])))

@@ -119,6 +119,12 @@ class Sandbox:
         return words if cwd is None else [*words, "--chdir", str(cwd)]
 
 
+def make_places(tree: Path) -> None:
+    """Make the BUILD_PLACES of a new build tree in `tree`, which need not exist."""
+    for place in BUILD_PLACES:
+        (tree / place.relative_to("/")).mkdir(parents=True)
+
+
 def works() -> bool:
     """Whether this user may make a sandbox on this machine."""
     try:

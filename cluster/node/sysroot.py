@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from cluster import paths
 from cluster.errors import MachineError
-from cluster.node.sandbox import BUILD_PLACES, Ran, Sandbox
+from cluster.node.sandbox import BUILD_PLACES, Ran, Sandbox, make_places
 from cluster.node.toolchain import Toolchain
 from cluster.process import run
 
@@ -198,8 +198,7 @@ def _files(directory: Path) -> frozenset[str]:
 def ask(sandbox: Sandbox, driver: str, words: Sequence[str]) -> Ran:
     """What the compiler `driver` of a sandbox says to `words`, in English."""
     with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
-        for place in BUILD_PLACES:
-            (Path(scratch) / place.relative_to("/")).mkdir(parents=True)
+        make_places(Path(scratch))
         return sandbox.run(
             [driver, *words],
             cwd=PurePosixPath("/tmp"),
