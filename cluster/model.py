@@ -39,6 +39,27 @@ class Repository:
     location: Path
 
 
+class Kind(enum.StrEnum):
+    """When a dependency has to be there."""
+
+    BUILD = "build"
+    """For the build: DEPEND, BDEPEND."""
+    RUN = "run"
+    """To run: RDEPEND, IDEPEND."""
+    POST = "post"
+    """Some time after: PDEPEND."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """That a package needs another, which the plan builds or the stage has."""
+
+    cpv: Cpv
+    kinds: tuple[Kind, ...]
+    atoms: tuple[str, ...]
+    """The dependency strings that `cpv` satisfies, sorted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Package:
     """One package of a plan."""
@@ -59,6 +80,10 @@ class Package:
     reason: str = ""
     requested: bool = False
     """Whether the user asked for it, rather than another package."""
+    arguments: tuple[str, ...] = ()
+    """The atoms and sets of the request that name it, sorted."""
+    dependencies: tuple[Dependency, ...] = ()
+    """What it needs itself, in the order of its ebuild."""
     metadata: str = ""
     """The ebuild's entry for its repository's metadata/md5-cache; "" where there is none."""
 

@@ -22,7 +22,7 @@ from cluster.errors import InputError
 from cluster.master import portagelib
 from cluster.master.graph import dependency_graph
 from cluster.master.resolver import Request, ResolveError, resolve
-from cluster.model import Cpv, Plan, Repository
+from cluster.model import Cpv, Dependency, Kind, Plan, Repository
 from cluster.node.installed import write_installed
 
 EBUILDS = {
@@ -99,6 +99,22 @@ def test_build_dependencies_are_closed_over_what_they_need_to_run(plans: Plans) 
     assert {"app/data-1", "app/plug-1"} <= set(names(plan))
     assert list(editor.requires) == [cpv for cpv in names(plan) if cpv in editor.requires]
     check_order(plan)
+
+
+def test_each_dependency_says_when_it_is_needed_and_in_which_words(plans: Plans) -> None:
+    plan = plans("app/editor", ">=app/data-1")
+    editor = plan.package(Cpv("app/editor-1"))
+    assert {(str(need.cpv), need.kinds, need.atoms) for need in editor.dependencies} == {
+        ("lib/text-2", (Kind.BUILD, Kind.RUN), ("lib/text:=",)),
+        ("app/data-1", (Kind.RUN,), ("app/data",)),
+        ("dev/tool-1", (Kind.BUILD,), ("dev/tool",)),
+        ("app/plug-1", (Kind.POST,), ("app/plug",)),
+    }
+    tool = plan.package(Cpv("dev/tool-1"))
+    assert Dependency(Cpv("sys-devel/gcc-12.2.0"), (Kind.RUN,), ("sys-devel/gcc",)) in tool.dependencies
+    assert editor.arguments == ("app/editor",)
+    assert plan.package(Cpv("app/data-1")).arguments == (">=app/data-1",)
+    assert tool.arguments == ()
 
 
 def test_what_a_package_says_of_itself(plans: Plans) -> None:

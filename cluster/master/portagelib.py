@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import portage
@@ -39,10 +40,12 @@ from portage.output import nocolor
 from portage.package.ebuild.getmaskingreason import getmaskingreason
 from portage.repository.config import parse_layout_conf
 
-from cluster.model import Repository
+from cluster.model import Kind, Repository
 
 _FEATURES = "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance"
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+_KINDS = MappingProxyType({Kind.BUILD: "buildtime", Kind.RUN: "runtime", Kind.POST: "runtime_post"})
+"""Portage's own names, those of a DepPriority's attributes."""
 _open_lock = threading.RLock()
 
 PortageError: type[Exception] = PortageException
@@ -179,10 +182,9 @@ class Need:
     """An edge: a package needs `child`."""
 
     child: Node
-    build: bool
-    """For its build (DEPEND, BDEPEND)."""
-    run: bool
-    """To run, or soon after (RDEPEND, IDEPEND, PDEPEND)."""
+    kinds: tuple[Kind, ...]
+    atoms: tuple[str, ...]
+    """The dependency strings that `child` satisfies, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,8 @@ class Solution:
     """The packages to build, as `emerge` would merge them."""
     needs: Mapping[Node, tuple[Need, ...]]
     """In the order of the ebuild's own dependencies, for every package in the graph."""
-    requested: frozenset[Node]
+    arguments: Mapping[Node, tuple[str, ...]]
+    """The atoms and sets of the request that name a package, sorted; for those that any names."""
     parents: Mapping[Node, Node]
     """The package that first asked for another."""
 
@@ -495,32 +498,46 @@ def _solution(graph: Any) -> Solution:
     packages = [package for package in digraph if isinstance(package, Package)]
     nodes = {package: _node(package) for package in packages}
     order = [task for task in graph.altlist() if isinstance(task, Package) and task.operation == "merge"]
-    needs = {nodes[package]: tuple(_needs(digraph, package, nodes)) for package in packages}
-    requested = [node for package, node in nodes.items() if _is_requested(digraph, package)]
+    wishes = _wishes(graph)
+    needs = {nodes[package]: tuple(_needs(digraph, package, nodes, wishes)) for package in packages}
+    named = ((node, _arguments(digraph, package)) for package, node in nodes.items())
     parents = {}
     for package in packages:
         first = next((nodes[parent] for parent in digraph.parent_nodes(package) if parent in nodes), None)
         if first is not None:
             parents[nodes[package]] = first
-    return Solution(tuple(nodes[package] for package in order), needs, frozenset(requested), parents)
+    return Solution(
+        tuple(nodes[package] for package in order), needs, {node: names for node, names in named if names}, parents
+    )
 
 
-def _needs(digraph: Any, package: Any, nodes: Mapping[Any, Node]) -> Iterator[Need]:
+def _wishes(graph: Any) -> dict[tuple[Any, Any], tuple[str, ...]]:
+    """The atoms by which one package wants another, by the two."""
+    found: dict[tuple[Any, Any], set[str]] = {}
+    for child, parents in graph._dynamic_config._parent_atoms.items():
+        for parent, atom in parents:
+            # What the parent wrote: USE conditionals and the slot that := was bound to are Portage's additions.
+            found.setdefault((parent, child), set()).add(str(getattr(atom, "unevaluated_atom", atom)))
+    return {pair: tuple(sorted(atoms)) for pair, atoms in found.items()}
+
+
+def _needs(
+    digraph: Any, package: Any, nodes: Mapping[Any, Node], wishes: Mapping[tuple[Any, Any], tuple[str, ...]]
+) -> Iterator[Need]:
     for child, priorities in digraph.nodes[package][0].items():
         if child not in nodes:
             continue
         # Portage marks with `ignored` what it reads of a built package without needing it.
         real = [priority for priority in priorities if not getattr(priority, "ignored", False)]
-        build = any(priority.buildtime for priority in real)
-        run = any(priority.runtime or priority.runtime_post for priority in real)
-        if build or run:
-            yield Need(nodes[child], build, run)
+        if kinds := tuple(kind for kind, name in _KINDS.items() if any(getattr(one, name) for one in real)):
+            yield Need(nodes[child], kinds, wishes.get((package, child), ()))
 
 
-def _is_requested(digraph: Any, package: Any) -> bool:
-    """Whether an argument names it. Sets that Portage adds by itself are `internal`."""
+def _arguments(digraph: Any, package: Any) -> tuple[str, ...]:
+    """The arguments that name `package`. Sets that Portage adds by itself are `internal`."""
     parents = digraph.parent_nodes(package)
-    return any(isinstance(parent, DependencyArg) and not getattr(parent, "internal", False) for parent in parents)
+    named = (parent for parent in parents if isinstance(parent, DependencyArg))
+    return tuple(sorted(str(parent.arg) for parent in named if not getattr(parent, "internal", False)))
 
 
 def _unsolved(graph: Any) -> Unsolved:

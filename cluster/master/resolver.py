@@ -11,7 +11,7 @@ from cluster.errors import InputError
 from cluster.master import portagelib
 from cluster.master.graph import smallest_cycle
 from cluster.master.portagelib import Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
-from cluster.model import Cpv, Distfile, Package, Plan, Repository
+from cluster.model import Cpv, Dependency, Distfile, Kind, Package, Plan, Repository
 from cluster.process import tail
 from cluster.target import Target
 
@@ -113,6 +113,8 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
             distfiles=_distfiles(target, node, strict=request.manifests),
             reason=_reason(solution, node),
             requested=_requested(solution, node),
+            arguments=solution.arguments.get(node, ()),
+            dependencies=_dependencies(solution, node),
             metadata=target.cache_entry(node.cpv, node.repository),
         )
         for node in solution.order
@@ -126,6 +128,10 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
     )
 
 
+def _dependencies(solution: Solution, node: Node) -> tuple[Dependency, ...]:
+    return tuple(Dependency(Cpv(need.child.cpv), need.kinds, need.atoms) for need in solution.needs[node])
+
+
 def _reason(solution: Solution, node: Node) -> str:
     if _requested(solution, node):
         return "requested"
@@ -133,7 +139,7 @@ def _reason(solution: Solution, node: Node) -> str:
 
 
 def _requested(solution: Solution, node: Node) -> bool:
-    return node in solution.requested or node not in solution.parents
+    return node in solution.arguments or node not in solution.parents
 
 
 def _requires(solution: Solution) -> dict[Node, tuple[Cpv, ...]]:
@@ -158,13 +164,13 @@ def _requires(solution: Solution) -> dict[Node, tuple[Cpv, ...]]:
 def _closure(solution: Solution, node: Node) -> set[Node]:
     """What the build of `node` needs, and what that needs to run. What the stage has is complete as it is."""
     found: set[Node] = set()
-    stack = [need.child for need in solution.needs[node] if need.build]
+    stack = [need.child for need in solution.needs[node] if Kind.BUILD in need.kinds]
     while stack:
         child = stack.pop()
         if child in found or not child.merge:
             continue
         found.add(child)
-        stack.extend(need.child for need in solution.needs[child] if need.run)
+        stack.extend(need.child for need in solution.needs[child] if need.kinds != (Kind.BUILD,))
     return found
 
 
