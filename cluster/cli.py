@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cluster import config, paths, report, target
+from cluster import config, paths, report, target, userconfig
 from cluster.bench import chart, emulation, starts, tables
 from cluster.bench import nodes as node_bench
 from cluster.errors import ClusterError, InputError
@@ -66,6 +66,7 @@ class What:
         default_factory=list
     )
     profile: Annotated[Path | None, Parameter(help="A profile's directory.")] = None
+    portage: Annotated[str | None, Parameter(help="A directory like /etc/portage, for master and nodes.")] = None
     installed: Annotated[Path | None, Parameter(help="A /var/db/pkg to take as what the stage has.")] = None
     emptytree: Annotated[bool, Parameter(negative="", help="Plan everything anew.")] = False
 
@@ -85,7 +86,9 @@ def _open(what: What, common: Common) -> sessions.Session:
     settings = config.load(common.config)
     chosen = target.load(what.target or settings.build.target)
     directories = paths.directories(common.state)
-    profile = what.profile or (Path(settings.profile.path).expanduser() if settings.profile.path else None)
+    user = userconfig.find(settings.portage.directory if what.portage is None else what.portage, chosen.name)
+    configured = Path(settings.profile.path).expanduser() if settings.profile.path else None
+    profile = what.profile or configured or userconfig.profile(user)
     if what.installed is not None and not what.installed.is_dir():
         raise InputError(f"--installed {what.installed} is not a directory", "name a /var/db/pkg")
     return sessions.Session(
@@ -97,6 +100,7 @@ def _open(what: What, common: Common) -> sessions.Session:
         profile=(profile or paths.data("profiles", chosen.profile)).absolute(),
         installed=what.installed.absolute() if what.installed else None,
         emptytree=what.emptytree,
+        user=user,
     )
 
 

@@ -90,6 +90,12 @@ class Profile(_Section):
     path: str
 
 
+class Portage(_Section):
+    """`[portage]`"""
+
+    directory: str
+
+
 class Config(_Section):
     """The whole file; what each key means stands in default.toml."""
 
@@ -102,6 +108,7 @@ class Config(_Section):
     binhost: Binhost
     repositories: dict[str, str]
     profile: Profile
+    portage: Portage
 
 
 def plain(config: Config) -> Config:

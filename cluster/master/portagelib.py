@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -40,6 +41,7 @@ from portage.output import nocolor
 from portage.package.ebuild.getmaskingreason import getmaskingreason
 from portage.repository.config import parse_layout_conf
 
+from cluster import userconfig
 from cluster.model import Kind, Repository
 
 _FEATURES = "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance"
@@ -98,7 +100,7 @@ def _first_words(said: str) -> str:
 class Place:
     """The directory a configuration lives in, and what it is made from.
 
-    etc/portage/       make.conf, make.profile (a link)
+    etc/portage/       the user's own, with make.conf and make.profile (a link)
     var/db/pkg         a link to `installed`
     var/cache/edb/     metadata of ebuilds, kept for the next time
     var/tmp/ distfiles/ binpkgs/
@@ -110,12 +112,16 @@ class Place:
     installed: Path
     make_conf: str = ""
     test: bool = False
+    user: Path | None = None
+    """The user's own directory like /etc/portage."""
 
     def write(self) -> None:
         """Write the directory."""
         config = self.root / "etc/portage"
+        shutil.rmtree(config, ignore_errors=True)
         for directory in (config, self.root / "var/db", self.root / "var/tmp", self.root / "var/cache/edb/dep"):
             directory.mkdir(parents=True, exist_ok=True)
+        userconfig.lay(self.user, config)
         (config / "make.conf").write_text(self.make_conf)
         _link(config / "make.profile", self.profile)
         _link(self.root / "var/db/pkg", self.installed)

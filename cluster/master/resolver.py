@@ -45,6 +45,8 @@ class Request:
     """FEATURES=test: the tests' dependencies too."""
     make_conf: str = ""
     """The user's own lines for make.conf."""
+    user: Path | None = None
+    """The user's own directory like /etc/portage."""
     manifests: bool = True
     """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
 
@@ -64,6 +66,7 @@ def resolve(request: Request, workdir: Path) -> Plan:
         installed=request.installed,
         make_conf=request.make_conf,
         test=request.test,
+        user=request.user,
     )
     with portagelib.listening() as said:
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from cluster import paths, target
+from cluster import paths, target, userconfig
 from cluster.config import Config
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
@@ -60,6 +60,13 @@ class Session:
     profile: Path
     installed: Path | None
     emptytree: bool
+    user: Path | None = None
+    """The user's own directory like /etc/portage."""
+
+    @property
+    def make_conf(self) -> str:
+        """The user's own lines for make.conf."""
+        return userconfig.make_conf(self.user, self.config.build.make_conf)
 
     @property
     def journal(self) -> Path:
@@ -104,7 +111,8 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True)
             installed=installed,
             emptytree=session.emptytree,
             test=session.config.build.test,
-            make_conf=session.config.build.make_conf,
+            make_conf=session.make_conf,
+            user=session.user,
             manifests=sources,
         )
         (work / "resolve").mkdir()
@@ -193,7 +201,8 @@ def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
         fast_shell=session.config.node.fast_shell,
         skip_idle_phases=session.config.node.skip_idle_phases,
         test=session.config.build.test,
-        make_conf=session.config.build.make_conf,
+        make_conf=session.make_conf,
+        user=session.user,
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cluster import paths
+from cluster import paths, userconfig
 from cluster.model import Cpv, Package, Repository
 
 MOUNT = PurePosixPath("/job")
@@ -85,6 +85,8 @@ class Settings:
     test: bool = False
     make_conf: str = ""
     """The user's own lines."""
+    user: Path | None = None
+    """The user's own directory like /etc/portage."""
 
 
 def make_conf(settings: Settings) -> str:
@@ -186,9 +188,10 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
     idle = idle_phases(package, test=settings.test) if settings.skip_idle_phases else ()
     text = environment(package, composed=composed, fast_shell=settings.fast_shell, idle=idle)
     (directory / "job.env").write_text(text)
-    (directory / "portage" / "package.use").write_text(package_use(package))
-    bashrc = paths.data("stage-images", "job", "bashrc").read_text()
-    (directory / "portage" / "bashrc").write_text(bashrc + (materials.compile.exports if materials.compile else ""))
+    _pin_use(directory / "portage" / "package.use", package)
+    with (directory / "portage" / "bashrc").open("a") as bashrc:
+        bashrc.write(paths.data("stage-images", "job", "bashrc").read_text())
+        bashrc.write(materials.compile.exports if materials.compile else "")
     shutil.copy(paths.data("stage-images", "job", "build"), directory / "build")
     for repo in settings.repositories:
         _copy_repository(repo, directory / "repos" / repo.name, package)
@@ -204,11 +207,19 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
         _link(materials.binpkgs[cpv], binpkgs / f"{cpv}.gpkg.tar")
 
 
+def _pin_use(place: Path, package: Package) -> None:
+    """Write package.use over the user's own, a file or a directory: what it says is in the plan."""
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.write_text(package_use(package))
+
+
 def fill_settings(directory: Path, settings: Settings, make_conf: str) -> None:
     """Write the node's /etc/portage, and its profile unless a repository holds it."""
     (directory / "out").mkdir()
     portage = directory / "portage"
     portage.mkdir()
+    userconfig.lay(settings.user, portage)
     (portage / "make.conf").write_text(make_conf)
     (portage / "repos.conf").write_text(repos_conf(settings.repositories))
     place, source = _profile_place(settings)
