@@ -70,7 +70,7 @@ def test_what_was_taken_away_counts_no_longer(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_the_users_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ResolveError, match=r"app/c-1 is masked by package.mask: take it from .*etc/portage/package.mask"):
+    with pytest.raises(ResolveError, match=r"app/c-1 is masked by package.mask: take it from .*etc/portage/"):
         planned(tmp_path, {"package.mask": "app/c\n", "package.accept_keywords": "app/c ~arm64\n"}, "app/c")
 
 
