@@ -11,10 +11,17 @@ Cpv = NewType("Cpv", str)
 """CATEGORY/NAME-VERSION, for example `sys-libs/zlib-1.3.1`."""
 
 
+def full_slot(slot: str) -> str:
+    """`slot` with its subslot, which is the slot itself where none is given (PMS 7.2)."""
+    return slot if "/" in slot else f"{slot}/{slot}"
+
+
 class Action(enum.StrEnum):
     """What a plan does with a package."""
 
     BUILD = "build"
+    CHECK = "check"
+    """Built if a library that it links to turns out to be another one, else kept."""
     SKIP = "skip"
 
 
@@ -84,6 +91,8 @@ class Package:
     """The atoms and sets of the request that name it, sorted."""
     dependencies: tuple[Dependency, ...] = ()
     """What it needs itself, in the order of its ebuild."""
+    fingerprint: tuple[tuple[str, str], ...] = ()
+    """What it is made from, part by part (cluster.master.fingerprint)."""
     metadata: str = ""
     """The ebuild's entry for its repository's metadata/md5-cache; "" where there is none."""
 
@@ -91,6 +100,11 @@ class Package:
     def category(self) -> str:
         """The part before the slash."""
         return self.cpv.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """CATEGORY/NAME, the directory of its ebuild."""
+        return f"{self.category}/{self.ebuild.parent.name}"
 
     @property
     def pf(self) -> str:
@@ -117,8 +131,8 @@ class Plan:
 
     @property
     def to_build(self) -> tuple[Package, ...]:
-        """The packages that are not skipped."""
-        return tuple(package for package in self.packages if package.action is Action.BUILD)
+        """The packages that are built, or may turn out to be."""
+        return tuple(package for package in self.packages if package.action is not Action.SKIP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import reduce
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from cluster.master.session import Result
-from cluster.model import Compiles, Job, Outcome, Plan, Verdict
+from cluster.model import Action, Compiles, Job, Outcome, Plan, Verdict
 
 _HEARTBEAT_S = 4.0  # nothing is silent for more than five
 
@@ -30,6 +31,7 @@ _STYLES = MappingProxyType(
         Verdict.SKIPPED: "dim",
     }
 )
+_ACTIONS = MappingProxyType({Action.BUILD: "", Action.CHECK: "cyan", Action.SKIP: "dim"})
 _WIDEST = 1000  # columns
 _CONFIGURE = ("prepare", "configure")
 _INSTALL = ("install", "package")
@@ -100,7 +102,7 @@ class Reporter:
         with self._lock:
             self._finish_step()
             self._total = len(plan.to_build)
-            self._say(f"[bold]{self._total}[/] to build, {len(plan.packages) - self._total} in the binhost already")
+            self._say(f"[bold]{escape(_counts(plan))}[/]")
 
     def dispatched(self, job: Job, node: str) -> None:
         """A job was given to a node."""
@@ -248,6 +250,13 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     return {"target": plan.target, "packages": packages, "order": [package.cpv for package in plan.packages]}
 
 
+def _counts(plan: Plan) -> str:
+    """How many packages are built, may be, and are there."""
+    count = Counter(package.action for package in plan.packages)
+    check = f"{count[Action.CHECK]} if what they link to changes, " if count[Action.CHECK] else ""
+    return f"{count[Action.BUILD]} to build, {check}{count[Action.SKIP]} in the binhost already"
+
+
 def plan_table(console: Console, plan: Plan) -> None:
     """The plan for a person."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
@@ -259,12 +268,11 @@ def plan_table(console: Console, plan: Plan) -> None:
     table.add_column("why", overflow="fold")
     for package in plan.packages:
         flags = " ".join(flag if flag in package.use else f"-{flag}" for flag in package.iuse)
-        style = "dim" if package.action.value == "skip" else ""
+        style = _ACTIONS[package.action]
         row = (package.action.value, package.cpv, package.slot, flags, str(len(package.requires) or ""), package.reason)
         table.add_row(*row, style=style)
     console.print(table)
-    built = len(plan.to_build)
-    console.print(f"{built} to build, {len(plan.packages) - built} in the binhost already")
+    console.print(_counts(plan))
 
 
 def build_json(result: Result) -> dict[str, Any]:

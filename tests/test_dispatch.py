@@ -11,7 +11,7 @@ import pytest
 from factories import package, plan
 
 from cluster.master import dispatch
-from cluster.model import Action, Cpv, Job, Outcome, Plan, Verdict
+from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
 
 A, B, C, D = (f"cat/{name}-1" for name in "abcd")
 TWO = ("node-1", "node-2")
@@ -199,3 +199,39 @@ def test_a_journal_that_cannot_be_written_stops_the_engine() -> None:
             record=full,
         )
     assert engine.stops == 1
+
+
+# What may stay as it is.
+
+
+@pytest.mark.parametrize(
+    ("reason", "jobs", "verdicts"),
+    [
+        ("", [A, C], [Verdict.BUILT, Verdict.SKIPPED, Verdict.BUILT]),
+        ("liba.so.1 is gone", [A, B, C], [Verdict.BUILT, Verdict.BUILT, Verdict.BUILT]),
+    ],
+)
+def test_a_package_to_check_is_settled_when_what_it_requires_is_there(
+    reason: str, jobs: list[str], verdicts: list[Verdict]
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+    engine = FakeEngine()
+
+    def settle(package: Package) -> str:
+        asked.append((package.cpv, [cpv for cpv, _ in engine.jobs]))
+        return reason
+
+    made = plan(package(A), package(B, A, action=Action.CHECK), package(C, A, B))
+    outcomes = dispatch.run(
+        made,
+        engine,
+        TWO,
+        attempts=1,
+        past_seconds={},
+        progress=FakeProgress(),
+        record=lambda outcome: None,
+        settle=settle,
+    )
+    assert asked == [(B, [A])]
+    assert [cpv for cpv, _ in engine.jobs] == jobs
+    assert [outcome.verdict for outcome in outcomes] == verdicts

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError, InputError, MachineError
-from cluster.master import gpkg
-from cluster.model import Cpv, Package
+from cluster.master import abi, fingerprint, gpkg
+from cluster.master.judge import Record
+from cluster.model import Cpv, Kind, Package, full_slot
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ class Binhost:
         """The file of package `cpv`, whether it is there or not."""
         return self._index.path(cpv)
 
-    def has(self, package: Package) -> bool:
-        """Whether the same package, built as `package` wants it, is here with its whole file."""
-        entry = self._current().get(package.cpv)
-        if entry is None or disagreements(entry.metadata, package, self.chost):
-            return False
+    def records(self) -> dict[Cpv, Record]:
+        """What is here with its whole file."""
+        return {cpv: _record(entry) for cpv, entry in self._current().items() if self._is_whole(entry)}
+
+    def _is_whole(self, entry: gpkg.Entry) -> bool:
         try:
             return (self.directory / entry.path).stat().st_size == entry.size
         except OSError:
@@ -82,6 +83,7 @@ class Binhost:
     def admit(self, binpkg: Path, package: Package) -> Path:
         """Check the file `binpkg` against `package` and publish a copy of it; returns the copy.
 
+        The copy's metadata has what it was made from (`fingerprint`) and its libraries (`abi`).
         Raises AdmitError, which names what disagrees; the binhost is then as it was.
         """
         with self._lock:
@@ -92,10 +94,27 @@ class Binhost:
             if wrong := disagreements(metadata, package, self.chost):
                 raise AdmitError(f"the binary package of {package.cpv} is not admitted", "; ".join(wrong))
             path = self.path(package.cpv)
-            _publish(binpkg, path)
+            try:
+                ours = self._ours(binpkg, package)
+                _publish(binpkg, path, lambda copy: gpkg.annotate(copy, ours))
+            except gpkg.GpkgError as error:
+                raise AdmitError(f"the binary package of {package.cpv} is not admitted", str(error)) from error
             self._index.add(package.cpv)
             self._stamp = None
         return path
+
+    def _ours(self, binpkg: Path, package: Package) -> dict[str, str]:
+        with gpkg.opened(binpkg) as opened:
+            libraries = abi.read(opened.image)
+        here = self._current()
+        required = (_record(here[cpv]) for cpv in package.requires if cpv in here)
+        links = abi.links(libraries, _providers(package, required))
+        values = (
+            fingerprint.render(package.fingerprint),
+            abi.render_provides(libraries.provides),
+            abi.render_links(links),
+        )
+        return dict(zip(gpkg.OURS, values, strict=True))
 
     def _current(self) -> dict[Cpv, gpkg.Entry]:
         """The index by name, read again only when its file has changed."""
@@ -105,6 +124,26 @@ class Binhost:
                 self._entries = {entry.metadata.cpv: entry for entry in self._index.entries()}
                 self._stamp = stamp
             return self._entries
+
+
+def _providers(package: Package, required: Iterable[Record]) -> Iterator[abi.Provider]:
+    direct = {need.cpv for need in package.dependencies if Kind.BUILD in need.kinds}
+    for record in required:
+        yield abi.Provider(record.name, record.slot, record.provides, record.cpv in direct)
+
+
+def _record(entry: gpkg.Entry) -> Record:
+    made, provides, links = entry.metadata.ours
+    return Record(
+        cpv=entry.metadata.cpv,
+        name=gpkg.package_name(entry.metadata.cpv),
+        slot=entry.metadata.slot,
+        use=entry.metadata.use,
+        chost=entry.metadata.chost,
+        fingerprint=fingerprint.parse(made),
+        provides=abi.parse_provides(provides),
+        links=abi.parse_links(links),
+    )
 
 
 def subset(index: str, cpvs: Collection[str]) -> str:
@@ -120,7 +159,7 @@ def disagreements(metadata: gpkg.Metadata, package: Package, chost: str) -> tupl
     facts = (
         ("CPV", metadata.cpv, package.cpv),
         ("USE", " ".join(metadata.use), " ".join(package.use)),
-        ("SLOT", metadata.slot, gpkg.full_slot(package.slot)),
+        ("SLOT", metadata.slot, full_slot(package.slot)),
         ("CHOST", metadata.chost, chost),
     )
     return tuple(f"{name} is {has!r}, wanted {wants!r}" for name, has, wants in facts if has != wants)
@@ -151,11 +190,16 @@ def _write(path: Path, text: str) -> None:
     _publish_with(path, lambda temporary: temporary.write_text(text))
 
 
-def _publish(source: Path, path: Path) -> None:
-    """Copy `source` to `path` so that a reader sees the whole file or none."""
+def _publish(source: Path, path: Path, finish: Callable[[Path], None]) -> None:
+    """Copy `source` to `path`, after `finish` has had the copy, so that a reader sees the whole file or none."""
+
+    def write(temporary: Path) -> None:
+        shutil.copyfile(source, temporary)
+        finish(temporary)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _publish_with(path, lambda temporary: shutil.copyfile(source, temporary))
+        _publish_with(path, write)
     except OSError as error:
         mend = "free some space or mend its permissions"
         raise MachineError(f"cannot write {path} ({error.strerror})", mend) from error

@@ -5,14 +5,17 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
 from cluster.master import graph, schedule
 from cluster.master.engines import Engine
-from cluster.model import Action, Cpv, Job, Outcome, Plan, Verdict
+from cluster.model import Action as PlanAction
+from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
 _UNKNOWN_S = 60.0  # a package that was never built; two thirds of real ones take less
 _TICK_S = 1.0
+_KEPT = "the libraries that it links to are what they were"
 
 
 class Progress(Protocol):
@@ -44,16 +47,18 @@ def run(
     past_seconds: Mapping[Cpv, float],
     progress: Progress,
     record: Callable[[Outcome], None],
+    settle: Callable[[Package], str] = lambda package: "",
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says on `nodes`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
-    Every outcome is given to `record`. When it is interrupted it stops the engine.
+    Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
+    `settle` says why it is built, or "" if it is kept. When it is interrupted it stops the engine.
     """
     outcomes: dict[Cpv, Outcome] = {
         package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
         for package in plan.packages
-        if package.action is Action.SKIP
+        if package.action is PlanAction.SKIP
     }
     packages = {package.cpv: package for package in plan.to_build}
     seconds = {package.cpv: past_seconds.get(package.cpv, _UNKNOWN_S) for package in plan.packages}
@@ -75,7 +80,14 @@ def run(
     def act(action: schedule.Action) -> None:
         match action:
             case schedule.Dispatch(cpv, node, attempt):
-                job = Job(packages[cpv], attempt)
+                package = packages[cpv]
+                if package.action is PlanAction.CHECK:
+                    reason = settle(package)
+                    if not reason:
+                        results.put(Outcome(cpv, Verdict.SKIPPED, node, reason=_KEPT))
+                        return
+                    package = packages[cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
+                job = Job(package, attempt)
                 progress.dispatched(job, node)
                 pool.submit(work, job, node)
             case schedule.Block(cpv, cause):

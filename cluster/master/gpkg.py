@@ -23,7 +23,11 @@ from portage.exception import PortageException
 from portage.versions import _pkg_str, cpv_getkey
 
 from cluster.errors import ClusterError
-from cluster.model import Cpv
+from cluster.master import abi, fingerprint
+from cluster.model import Cpv, full_slot
+
+OURS = (fingerprint.NAME, abi.PROVIDES, abi.LINKS)
+"""The files of a package's metadata that are ours, each of one line; the index has them too."""
 
 _INDEX = "Packages"
 _FEATURES = "pkgdir-index-trusted -binpkg-multi-instance -compress-index -binpkg-request-signature"
@@ -44,6 +48,8 @@ class Metadata:
     """The enabled flags of its IUSE, sorted."""
     chost: str
     repository: str
+    ours: tuple[str, ...]
+    """The values of `OURS`, each "" where the package has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +66,6 @@ class Entry:
     """Seconds since 1970."""
 
 
-def full_slot(slot: str) -> str:
-    """`slot` with its subslot, which is the slot itself where none is given (PMS 7.2)."""
-    return slot if "/" in slot else f"{slot}/{slot}"
-
-
 def enabled(use: str, iuse: str) -> tuple[str, ...]:
     """The flags of `use` that are in `iuse`, whose defaults' signs are dropped; sorted."""
     known = {flag.lstrip("+-") for flag in iuse.split()}
@@ -78,6 +79,7 @@ def _metadata(cpv: str, values: Mapping[str, str]) -> Metadata:
         use=enabled(values.get("USE", ""), values.get("IUSE", "")),
         chost=values.get("CHOST", ""),
         repository=values.get("repository", ""),
+        ours=tuple(values.get(key, "") for key in OURS),
     )
 
 
@@ -199,6 +201,29 @@ def package_name(cpv: Cpv) -> str:
     return name
 
 
+def annotate(file: Path, values: Mapping[str, str]) -> None:
+    """Write `values` into the metadata of the GPKG `file`, whose image stays as it is byte for byte.
+
+    Raises GpkgError for one that is not sound, or that is signed: another signature would be due.
+    """
+    try:
+        package = portage_gpkg.gpkg(_settings(file.parent, ""), gpkg_file=str(file))
+        metadata = package.get_metadata()
+        for key, value in values.items():
+            metadata[key] = f"{value}\n".encode()
+        package.update_metadata(metadata)
+    except (PortageException, OSError, EOFError, ValueError, tarfile.TarError) as error:
+        raise GpkgError(f"{file} cannot be given metadata", str(error)) from error
+
+
+def _know_ours(tree: Any) -> None:
+    """Let Portage keep our values in the index, which otherwise drops what it does not know."""
+    tree.dbapi._aux_cache_keys.update(OURS)
+    tree._pkgindex_keys.update(OURS)
+    tree._pkgindex_allowed_pkg_keys.update(OURS)
+    tree._pkgindex_default_pkg_data.update(dict.fromkeys(OURS, ""))
+
+
 class Index:
     """The `Packages` index of PKGDIR `directory`, whose packages are for `chost`."""
 
@@ -206,6 +231,7 @@ class Index:
         self._file = directory / _INDEX
         self._settings = _settings(directory, chost)
         self._tree = binarytree(pkgdir=str(directory), settings=self._settings)
+        _know_ours(self._tree)
 
     def read_package(self, file: Path) -> Metadata:
         """What the GPKG `file` says of itself, after checking every member against its Manifest.

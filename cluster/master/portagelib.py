@@ -38,6 +38,7 @@ from portage._sets.profiles import PackagesSystemSet
 from portage.dep import Atom, check_required_use, human_readable_required_use
 from portage.exception import CorruptionKeyError, InvalidAtom, PackageSetNotFound, PortageException, PortageKeyError
 from portage.output import nocolor
+from portage.package.ebuild._config.special_env_vars import environ_filter
 from portage.package.ebuild.getmaskingreason import getmaskingreason
 from portage.repository.config import parse_layout_conf
 
@@ -274,6 +275,7 @@ class Target:
     settings: Any
     trees: Any
     _mirrors: dict[str, list[str]] = field(default_factory=dict)
+    _variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def _root_config(self) -> Any:
@@ -374,6 +376,41 @@ class Target:
         values["_md5_"] = hashlib.md5(ebuild.read_bytes()).hexdigest()
         return "".join(f"{key}={value}\n" for key, value in values.items() if value)
 
+    def variables(self, node: Node) -> dict[str, str]:
+        """The final value of every variable that profile, make.conf or package.env sets for the build of `node`.
+
+        `bashrc` stands for the files of that kind that Portage sources for it, by their text.
+        """
+        settings = self._own_settings(node)
+        if settings is None:
+            if not self._variables:
+                self._variables.update(_variables(self.settings))
+            return self._variables
+        return _variables(settings)
+
+    def _own_settings(self, node: Node) -> Any:
+        """The settings of `node` where something of the configuration is for it alone, else None."""
+        known = [self.settings._penvdict, *self.settings._pbashrcdict.values()]
+        own = self.place.root / "etc/portage/env" / node.cp.partition("/")[0]
+        if not any(node.cp in atoms for atoms in known) and not own.is_dir():
+            return None
+        settings = portage.config(clone=self.settings)
+        settings.setcpv(node.cpv, mydb=self._portdb)
+        return settings
+
+    @property
+    def use_expand(self) -> frozenset[str]:
+        """The variables that are USE flags by another name."""
+        words = (self.settings.get(name, "") for name in ("USE_EXPAND", "USE_EXPAND_UNPREFIXED"))
+        return frozenset(" ".join(words).split())
+
+    def eclasses(self, node: Node) -> dict[str, str]:
+        """The MD5 of every eclass that the ebuild of `node` inherits, by name."""
+        tree = str(self.ebuild(node.cpv, node.repository).parent.parent.parent)
+        known = self._portdb.repositories.get_repo_for_location(tree).eclass_db.eclasses
+        (inherited,) = self._portdb.aux_get(node.cpv, ["INHERITED"], mytree=tree)
+        return {name: str(known[name].md5) for name in sorted(inherited.split()) if name in known}
+
     def sources(self, node: Node) -> list[Source]:
         """What the build of `node` fetches, in the order of its SRC_URI."""
         ebuild = self.ebuild(node.cpv, node.repository)
@@ -441,6 +478,15 @@ def opened(place: Place) -> Iterator[Target]:
             yield target
         finally:
             target._portdb.close_caches()
+
+
+def _variables(settings: Any) -> dict[str, str]:
+    # The layer `pkg` has package.env, and what the ebuild says of itself.
+    names = set().union(*(settings.configdict[layer] for layer in ("defaults", "conf", "pkg")))
+    names -= {*portage.auxdbkeys, "CATEGORY", "PF", "PORTAGE_USE"}
+    values = {name: str(settings.get(name, "")) for name in names - environ_filter}
+    texts = [Path(file).read_text(errors="replace") for file in settings._pbashrc if Path(file).is_file()]
+    return {**values, "bashrc": "\n".join(texts)} if texts else values
 
 
 def _be_portage() -> None:
@@ -631,6 +677,17 @@ def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
             for child in digraph.child_nodes(parent, ignore_priority=ignore)
             if isinstance(child, Package)
         )
+
+
+def name(cpv: str) -> str:
+    """CATEGORY/NAME of `cpv`."""
+    return str(portage.versions.cpv_getkey(cpv))
+
+
+def split(cpv: str) -> tuple[str, str, str, str]:
+    """Category, name, version and revision (`r0` where there is none) of `cpv`."""
+    category, name, version, revision = portage.catpkgsplit(cpv)
+    return category, name, version, revision
 
 
 def valid_cpv(text: str) -> bool:

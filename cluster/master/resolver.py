@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
-from cluster.master import portagelib
+from cluster.master import ingredients, portagelib
+from cluster.master.fingerprint import Parts
 from cluster.master.graph import smallest_cycle
 from cluster.master.portagelib import Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
 from cluster.model import Cpv, Dependency, Distfile, Kind, Package, Plan, Repository
@@ -47,6 +48,8 @@ class Request:
     """The user's own lines for make.conf."""
     user: Path | None = None
     """The user's own directory like /etc/portage."""
+    built_with: Parts = ()
+    """The stage's part of every package's fingerprint."""
     manifests: bool = True
     """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
 
@@ -104,30 +107,38 @@ def _resolve(request: Request, place: portagelib.Place) -> Plan:
 
 def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
     requires = _requires(solution)
-    packages = tuple(
-        Package(
-            cpv=Cpv(node.cpv),
-            slot=node.slot,
-            use=node.use,
-            iuse=node.iuse,
-            repository=node.repository,
-            ebuild=target.ebuild(node.cpv, node.repository),
-            requires=requires[node],
-            distfiles=_distfiles(target, node, strict=request.manifests),
-            reason=_reason(solution, node),
-            requested=_requested(solution, node),
-            arguments=solution.arguments.get(node, ()),
-            dependencies=_dependencies(solution, node),
-            metadata=target.cache_entry(node.cpv, node.repository),
-        )
-        for node in solution.order
-    )
+    packages = tuple(_package(request, target, solution, node, requires[node]) for node in solution.order)
     return Plan(
         target=request.target.name,
         chost=target.chost or request.target.chost,
         packages=packages,
         repositories=request.repositories,
         profile=request.profile,
+    )
+
+
+def _package(
+    request: Request, target: portagelib.Target, solution: Solution, node: Node, requires: tuple[Cpv, ...]
+) -> Package:
+    distfiles = _distfiles(target, node, strict=request.manifests)
+    return Package(
+        cpv=Cpv(node.cpv),
+        slot=node.slot,
+        use=node.use,
+        iuse=node.iuse,
+        repository=node.repository,
+        ebuild=target.ebuild(node.cpv, node.repository),
+        requires=requires,
+        distfiles=distfiles,
+        reason=_reason(solution, node),
+        requested=_requested(solution, node),
+        arguments=solution.arguments.get(node, ()),
+        dependencies=_dependencies(solution, node),
+        metadata=target.cache_entry(node.cpv, node.repository),
+        fingerprint=(
+            *ingredients.of(target, node, solution.needs[node], requires, distfiles),
+            *request.built_with,
+        ),
     )
 
 

@@ -31,7 +31,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Event: the job of `cpv` ended."""
+    """Event: the job of `cpv` ended, or was none because the package is kept as it is."""
 
     cpv: Cpv
     verdict: Verdict
@@ -77,7 +77,7 @@ def step(state: State, event: Finished) -> tuple[State, tuple[Action, ...]]:
     node = running.pop(event.cpv)
     state = replace(state, running=running, idle=(*state.idle, node))
     actions: tuple[Action, ...] = ()
-    if event.verdict is Verdict.BUILT:
+    if event.verdict in (Verdict.BUILT, Verdict.SKIPPED):
         state = replace(state, built=state.built | {event.cpv})
     elif event.verdict is Verdict.LOST and state.tried[event.cpv] < state.attempts:
         state = replace(state, waiting=state.waiting | {event.cpv})

@@ -16,9 +16,9 @@ from cluster import paths, target, userconfig
 from cluster.config import Config
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, resolver, runs
+from cluster.master import dispatch, distcc, distfiles, engines, fingerprint, hostcompiler, judge, resolver, runs
 from cluster.master.journal import Journal
-from cluster.model import Action, Outcome, Plan, Repository, Verdict
+from cluster.model import Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -113,15 +113,36 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True)
             test=session.config.build.test,
             make_conf=session.make_conf,
             user=session.user,
+            built_with=_built_with(session),
             manifests=sources,
         )
         (work / "resolve").mkdir()
         plan = resolver.resolve(request, work / "resolve")
     binhost = _existing_binhost(session)
-    if binhost is None:
-        return plan
+    return judge.judged(plan, binhost.records() if binhost else {})
+
+
+def _built_with(session: Session) -> fingerprint.Parts:
+    """The stage's part of a fingerprint; without its toolchain's while there is no stage."""
+    recipe = target.load_recipe()
+    chosen = session.target
+    parts = [("stage", fingerprint.digest(recipe.model_dump_json(), chosen.chost, chosen.debian_arch))]
+    if found := stage.find(chosen, recipe, session.directories.cache):
+        parts.append(("toolchain", _toolchain(found)))
+    return tuple(parts)
+
+
+def _toolchain(found: stage.Stage) -> str:
+    """A hash of what its own compilers say of themselves."""
+    files = sorted(path for path in found.signature.rglob("*") if path.is_file())
+    return fingerprint.digest(*(part for path in files for part in (path.name, path.read_bytes())))
+
+
+def _with_toolchain(plan: Plan, found: stage.Stage) -> Plan:
+    """`plan`, made when there was no stage, with the toolchain of the one that has been built since."""
+    part = ("toolchain", _toolchain(found))
     packages = (
-        replace(package, action=Action.SKIP, reason="in the binhost") if binhost.has(package) else package
+        replace(package, fingerprint=(*(had for had in package.fingerprint if had[0] != part[0]), part))
         for package in plan.packages
     )
     return replace(plan, packages=tuple(packages))
@@ -313,6 +334,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
         hardware = hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         engine = engine_for(session, hardware, live, binhost, stack, reporter, nodes=min(nodes, len(plan.to_build)))
+        plan = _with_toolchain(plan, hardware.stage)
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
@@ -322,7 +344,10 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             past_seconds=journal.seconds(session.target.name),
             progress=reporter,
             record=lambda outcome: journal.record(session.target.name, outcome),
+            settle=lambda package: judge.settled(plan, package, binhost.records()),
         )
+        for line in judge.missing_bumps(plan, binhost.records()):
+            reporter.warn(line)
     return Result(plan, outcomes, round(time.monotonic() - start, 2))
 
 

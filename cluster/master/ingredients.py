@@ -1,0 +1,92 @@
+"""What a package of Portage's solution is made from, read from the repositories and the configuration.
+
+cluster.master.fingerprint says what each part is.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from cluster.master import buildconfig, portagelib
+from cluster.master.fingerprint import Parts, digest
+from cluster.master.portagelib import Need, Node
+from cluster.model import Cpv, Distfile, full_slot
+
+
+def of(
+    target: portagelib.Target,
+    node: Node,
+    needs: Iterable[Need],
+    requires: Sequence[Cpv],
+    distfiles: Iterable[Distfile],
+) -> Parts:
+    """The fingerprint of `node`, which has `needs`, and in its node `requires`; without the stage's part of it."""
+    ebuild = target.ebuild(node.cpv, node.repository)
+    eclasses = target.eclasses(node)
+    config = buildconfig.relevant(target.variables(node), target.use_expand)
+    environment = dict(_environment_files(target.place.root / "etc/portage/env", node))
+    return (
+        ("ebuild", digest(ebuild.read_bytes())),
+        ("eclasses", ",".join(f"{name}:{value[:24]}" for name, value in eclasses.items())),
+        ("files", _tree(ebuild.parent / "files")),
+        ("sources", digest(*(f"{file.name} {file.digests}" for file in distfiles))),
+        ("patches", _patches(target.place.root / "etc/portage/patches", node)),
+        ("config", buildconfig.part({**config, **environment})),
+        ("slots", _slots(needs)),
+        ("tools", ",".join(cpv for cpv in requires if portagelib.name(cpv) in _tools())),
+    )
+
+
+@cache
+def _tools() -> frozenset[str]:
+    return frozenset(tomllib.loads(Path(buildconfig.__file__).with_suffix(".toml").read_text())["tools"])
+
+
+def _tree(directory: Path) -> str:
+    """A hash of the files below `directory`; of none that it is not there."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file()) if directory.is_dir() else ()
+    return digest(*(part for path in files for part in (str(path.relative_to(directory)), path.read_bytes())))
+
+
+def _patches(directory: Path, node: Node) -> str:
+    return digest(*(part for path in patches(directory, node) for part in (path.name, path.read_bytes())))
+
+
+def patches(directory: Path, node: Node) -> tuple[Path, ...]:
+    """The patches below `directory` that eapply_user would apply to `node`, in its order.
+
+    As in Portage's phase-helpers.sh: a more specific directory's patch is taken before another of
+    its name, and an empty one takes that away.
+    """
+    category, name, version, revision = portagelib.split(node.cpv)
+    slot = node.slot.partition("/")[0]
+    found: dict[str, Path] = {}
+    for stem in (name, f"{name}-{version}", f"{name}-{version}-{revision}"):
+        for place in (directory / category / stem, directory / category / f"{stem}:{slot}"):
+            for path in sorted(place.iterdir()) if place.is_dir() else ():
+                if path.suffix in (".diff", ".patch"):
+                    found[path.name] = path
+    return tuple(found[each] for each in sorted(found) if found[each].stat().st_size)
+
+
+def _environment_files(directory: Path, node: Node) -> Iterator[tuple[str, str]]:
+    """The shell files that Portage sources for `node` alone (__source_env_files in its ebuild.sh)."""
+    category, name, version, _ = portagelib.split(node.cpv)
+    slot = node.slot.partition("/")[0]
+    stems = (name, f"{name}:{slot}", f"{name}-{version}", node.cpv.partition("/")[2])
+    for path in dict.fromkeys(directory / category / stem for stem in stems):
+        if path.is_file():
+            yield f"{buildconfig.FILE}{path.name}", path.read_text(errors="replace")
+
+
+def _slots(needs: Iterable[Need]) -> str:
+    """What the slot operators of `needs` are bound to: only these tell of a library's ABI (PMS 8.3.3)."""
+    bound = {f"{need.child.cp}:{full_slot(need.child.slot)}" for need in needs if any(map(_is_bound, need.atoms))}
+    return ",".join(sorted(bound))
+
+
+def _is_bound(atom: str) -> bool:
+    return atom.partition("[")[0].endswith("=")
