@@ -116,14 +116,19 @@ def _console(common: Common) -> Console:
 
 
 @app.command
-def plan(*atoms: str, what: What | None = None, common: Common | None = None) -> int:
+def plan(
+    *atoms: str,
+    reason: Annotated[bool, Parameter(negative="", help="Say why, one line for each package.")] = False,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
     """Show what `build` would do for ATOMS (packages and @sets), in order."""
     what, common = what or What(), common or Common()
     result = sessions.make_plan(_open(what, common), atoms, sources=False)
     if common.json:
         _print_json(report.plan_json(result))
     else:
-        report.plan_table(_console(common), result)
+        (report.plan_reasons if reason else report.plan_table)(_console(common), result)
     return 0
 
 

@@ -275,6 +275,15 @@ def plan_table(console: Console, plan: Plan) -> None:
     console.print(_counts(plan))
 
 
+def plan_reasons(console: Console, plan: Plan) -> None:
+    """A line for each package: what is done with it, why, and who asked for it."""
+    for package in plan.packages:
+        named = f" [{' '.join(package.arguments)}]" if package.arguments else ""
+        line = f"{package.action.value:>5} {package.cpv}: {package.reason}{named}"
+        console.print(escape(line), style=_ACTIONS[package.action], highlight=False, soft_wrap=True)
+    console.print(_counts(plan))
+
+
 def build_json(result: Result) -> dict[str, Any]:
     """The contract of `cluster build --json`."""
     total = compiles(result)

@@ -7,7 +7,7 @@ import logging
 import shutil
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +18,8 @@ from repos import write_repository
 
 from cluster import cli, paths
 from cluster.errors import MachineError
-from cluster.master import binhost, session
-from cluster.model import Cpv, Outcome, Verdict
+from cluster.master import judge, session
+from cluster.model import Action, Cpv, Outcome, Plan, Verdict
 from cluster.node import kernel
 from cluster.node.installed import write_installed
 
@@ -86,14 +86,19 @@ def over(tmp_path: Path) -> list[str]:
 def all_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is in the binhost."""
     (tmp_path / "binhost").mkdir()
-    monkeypatch.setattr(binhost.Binhost, "has", lambda self, package: True)
+
+    def judged(plan: Plan, records: object) -> Plan:
+        packages = (replace(package, action=Action.SKIP, reason=judge.KEPT) for package in plan.packages)
+        return replace(plan, packages=tuple(packages))
+
+    monkeypatch.setattr(judge, "judged", judged)
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with room and a stage, and no emulator to find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
-    stage = SimpleNamespace(facts={"compiler": "12.2.0"})
+    stage = SimpleNamespace(facts={"compiler": "12.2.0"}, signature=tmp_path / "compiler")
     monkeypatch.setattr(session, "hardware_for", lambda *arguments: SimpleNamespace(stage=stage))
 
 
@@ -474,3 +479,13 @@ def test_a_chart_without_matplotlib_is_refused_before_anything_is_built(
         "a chart needs matplotlib: install it"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_plan_says_why_in_a_line_for_each_package(cluster: Cluster, over: list[str]) -> None:
+    said = cluster("plan", "app/editor", "--reason", *over)
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        f"build {TEXT}: needed by {EDITOR}",
+        f"build {EDITOR}: requested [app/editor]",
+        "2 to build, 0 in the binhost already",
+    ]

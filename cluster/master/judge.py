@@ -14,7 +14,6 @@ from cluster.master import abi, fingerprint
 from cluster.model import Action, Cpv, Package, Plan, full_slot
 
 KEPT = "in the binhost"
-_MOST = 3  # reasons in one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def _judge(
     if record is None:
         return Action.BUILD, _newcomer(package, older)
     if changed := (*differences(record, package, chost), *_moved(world, record, done)):
-        return Action.BUILD, _together(changed)
+        return Action.BUILD, "; ".join(changed)
     pending = sorted({link.package for link in record.links if _pending(world, link)})
     if pending:
         return Action.CHECK, f"if the libraries of {', '.join(pending)} change"
@@ -93,11 +92,6 @@ def _version(name: str, cpv: Cpv) -> str:
 def _pending(world: _World, link: abi.Link) -> bool:
     provider = world.provider(link)
     return provider is not None and provider.action is not Action.SKIP
-
-
-def _together(reasons: tuple[str, ...]) -> str:
-    more = f"; and {len(reasons) - _MOST} more" if len(reasons) > _MOST else ""
-    return "; ".join(reasons[:_MOST]) + more
 
 
 def differences(record: Record, package: Package, chost: str) -> tuple[str, ...]:
@@ -162,10 +156,9 @@ def settled(plan: Plan, package: Package, records: Records) -> str:
     record = records.get(package.cpv)
     if record is None:
         return "it is gone from the binhost"
-    reasons = [
+    return "; ".join(
         reason
         for link in record.links
         if (provider := world.provider(link)) is not None
         for reason in _broken(link, records.get(provider.cpv))
-    ]
-    return _together(tuple(reasons))
+    )
