@@ -111,7 +111,7 @@ class Reporter:
             self._nodes[node] = _Working(job.package.cpv, now, phase_since=now)
             again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
             if self._live is None:
-                self._say(f"{node}: {job.package.cpv} starts{again}")
+                self._say(escape(f"{node}: {job.package.cpv} starts{again}: {job.package.reason}"))
 
     def entered(self, node: str, phase: str) -> None:
         """The job of `node` is in a new phase."""

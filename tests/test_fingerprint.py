@@ -70,5 +70,5 @@ def test_what_has_no_part_in_the_result_is_left_out() -> None:
     found = buildconfig.relevant(variables, {"PYTHON_TARGETS"})
     assert found == {"CFLAGS": "-O2 -pipe", "FEATURES": "nostrip", "MY_SWITCH": "on"}
     assert buildconfig.part(found) == (
-        f"CFLAGS:{digest('-O2 -pipe')},FEATURES:{digest('nostrip')},other:{digest('MY_SWITCH=on')}"
+        f"CFLAGS:{digest('-O2 -pipe')[:12]},FEATURES:{digest('nostrip')[:12]},other:{digest('MY_SWITCH=on')[:12]}"
     )

@@ -210,13 +210,13 @@ def test_a_missing_bump_is_reported() -> None:
     had = executed(LIBRARY, {})[1]
     after = change(0, version=2, soname=1)
     made = judged(after.plan, had)
-    now = {**had, Cpv("lib/p0-2"): after.built(0)}
-    assert settled(made, made.packages[1], now) == "lib/p0-2 has no libp0.so.0, though its slot is still 0/0"
-    assert missing_bumps(made, now) == (
+    halfway = {**had, Cpv("lib/p0-2"): after.built(0)}
+    assert settled(made, made.packages[1], halfway) == "lib/p0-2 has no libp0.so.0, though its slot is still 0/0"
+    assert missing_bumps(made, had, {**halfway, Cpv("lib/p1-1"): after.built(1)}) == (
         "lib/p0-2 no longer has libp0.so.0 and its subslot is the same: its ebuild lacks a bump",
     )
     bumped = change(0, version=2, soname=1, subslot=1)
-    assert missing_bumps(judged(bumped.plan, had), {**had, Cpv("lib/p0-2"): bumped.built(0)}) == ()
+    assert missing_bumps(judged(bumped.plan, had), had, {**had, Cpv("lib/p0-2"): bumped.built(0)}) == ()
 
 
 def test_a_package_that_is_gone_when_its_turn_comes_is_built() -> None:

@@ -84,7 +84,7 @@ def run(
                 if package.action is PlanAction.CHECK:
                     reason = settle(package)
                     if not reason:
-                        results.put(Outcome(cpv, Verdict.SKIPPED, node, reason=_KEPT))
+                        results.put(Outcome(cpv, Verdict.SKIPPED, reason=_KEPT))
                         return
                     package = packages[cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
                 job = Job(package, attempt)

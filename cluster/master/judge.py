@@ -134,14 +134,17 @@ def _unbumped(link: abi.Link, provider: Record) -> str:
     return f", though its slot is still {link.slot}" if provider.slot == link.slot else ""
 
 
-def missing_bumps(plan: Plan, records: Records) -> tuple[str, ...]:
-    """The packages that lost a library which others link to and kept their subslot, one line each."""
-    world = _World(records, {(package.name, _main(package.slot)): package for package in plan.packages})
+def missing_bumps(plan: Plan, before: Records, after: Records) -> tuple[str, ...]:
+    """The packages that lost a library which others linked to and kept their subslot, one line each.
+
+    `before` and `after` are what the binhost had and has.
+    """
+    world = _World(after, {(package.name, _main(package.slot)): package for package in plan.packages})
     gone: dict[Cpv, set[str]] = {}
-    for record in records.values():
+    for record in before.values():
         for link in record.links:
             provider = world.provider(link)
-            now = records.get(provider.cpv) if provider else None
+            now = after.get(provider.cpv) if provider else None
             if now is not None and now.slot == link.slot and link.name not in dict(now.provides):
                 gone.setdefault(now.cpv, set()).add(link.name)
     return tuple(

@@ -335,6 +335,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
         live = stack.enter_context(runs.Run(session.directories.state))
         engine = engine_for(session, hardware, live, binhost, stack, reporter, nodes=min(nodes, len(plan.to_build)))
         plan = _with_toolchain(plan, hardware.stage)
+        before = binhost.records()
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
@@ -346,7 +347,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
         )
-        for line in judge.missing_bumps(plan, binhost.records()):
+        for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)
     return Result(plan, outcomes, round(time.monotonic() - start, 2))
 
