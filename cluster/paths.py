@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,3 +83,18 @@ def require_space(directory: Path, need_mib: int, purpose: str) -> None:
             f"{directory} has {free_mib} MiB free and {purpose} needs {need_mib} MiB",
             "free some space or name another directory with --state, --binhost or XDG_CACHE_HOME",
         )
+
+
+def publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a new file beside `path`, which then takes its name: a reader sees the whole file or none."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        os.fchmod(handle, 0o644)
+        os.close(handle)
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
 import shutil
-import tempfile
 import threading
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,6 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cluster import paths
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import abi, fingerprint, gpkg
 from cluster.master.judge import Record
@@ -187,7 +186,7 @@ def _claim(directory: Path, chost: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    _publish_with(path, lambda temporary: temporary.write_text(text))
+    paths.publish(path, lambda temporary: temporary.write_text(text))
 
 
 def _publish(source: Path, path: Path, finish: Callable[[Path], None]) -> None:
@@ -199,24 +198,10 @@ def _publish(source: Path, path: Path, finish: Callable[[Path], None]) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _publish_with(path, write)
+        paths.publish(path, write)
     except OSError as error:
         mend = "free some space or mend its permissions"
         raise MachineError(f"cannot write {path} ({error.strerror})", mend) from error
-
-
-def _publish_with(path: Path, write: Callable[[Path], object]) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    try:
-        os.fchmod(handle, 0o644)
-        os.close(handle)
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
 
 
 @dataclass(frozen=True, slots=True)
