@@ -30,6 +30,13 @@ def test_the_latest_build_time_counts(tmp_path: Path) -> None:
     assert journal.seconds("arm64") == {ZLIB: 30.0, SED: 200.5}
 
 
+def test_build_times_come_in_the_order_of_the_latest_builds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    for cpv in (ZLIB, SED, ZLIB):
+        journal.record("arm64", built(cpv, 1.0))
+    assert list(journal.seconds("arm64")) == [SED, ZLIB]
+
+
 @pytest.mark.parametrize("verdict", [verdict for verdict in Verdict if verdict is not Verdict.BUILT])
 def test_only_what_was_built_tells_a_build_time(tmp_path: Path, verdict: Verdict) -> None:
     journal = Journal(tmp_path / "journal.sqlite")

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from cluster.master import graph, schedule
 from cluster.master.engines import Engine
+from cluster.master.estimate import estimates
 from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
-_UNKNOWN_S = 60.0  # a package that was never built; two thirds of real ones take less
 _TICK_S = 1.0
 _KEPT = "the libraries that it links to are what they were"
 
@@ -61,7 +61,8 @@ def run(
         if package.action is PlanAction.SKIP
     }
     packages = {package.cpv: package for package in plan.to_build}
-    seconds = {package.cpv: past_seconds.get(package.cpv, _UNKNOWN_S) for package in plan.packages}
+    expected = estimates((package.cpv for package in plan.packages), past_seconds)
+    seconds = {cpv: estimate.seconds for cpv, estimate in expected.items()}
     rank = graph.longest_remaining(graph.dependency_graph(plan), seconds)
     state, actions = schedule.start({cpv: package.requires for cpv, package in packages.items()}, rank, nodes, attempts)
     results: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()

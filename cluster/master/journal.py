@@ -80,7 +80,10 @@ class Journal:
             connection.execute(f"INSERT INTO outcome VALUES (NULL{', ?' * len(row)})", row)
 
     def seconds(self, target: str) -> dict[Cpv, float]:
-        """The latest build time of every package that was ever built for `target`."""
-        query = "SELECT cpv, seconds FROM outcome WHERE target = ? AND verdict = ? ORDER BY id"
+        """The latest build time of every package that was ever built for `target`, the latest build last."""
+        # Beside MAX(id) SQLite takes the other columns from the row that has it.
+        query = (
+            "SELECT cpv, seconds, MAX(id) FROM outcome WHERE target = ? AND verdict = ? GROUP BY cpv ORDER BY MAX(id)"
+        )
         with self._connect() as connection:
-            return {Cpv(cpv): seconds for cpv, seconds in connection.execute(query, (target, Verdict.BUILT.value))}
+            return {Cpv(cpv): seconds for cpv, seconds, _ in connection.execute(query, (target, Verdict.BUILT.value))}
