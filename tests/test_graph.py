@@ -8,7 +8,7 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from cluster.master.graph import dependency_graph, longest_remaining, smallest_cycle
+from cluster.master.graph import components, dependency_graph, longest_remaining, smallest_cycle
 from cluster.model import Cpv, Package, Plan
 
 CHAIN = {"c/zlib-1": (), "c/png-1": ("c/zlib-1",), "c/crush-1": ("c/zlib-1", "c/png-1"), "c/sed-1": ()}
@@ -68,3 +68,9 @@ def test_a_long_chain_takes_linear_time() -> None:
 )
 def test_the_smallest_cycle(edges: list[tuple[str, str]], cycle: tuple[str, ...]) -> None:
     assert smallest_cycle(edges) == cycle
+
+
+def test_components_come_largest_first_and_in_the_nodes_order() -> None:
+    nodes = [Cpv(name) for name in "edcba"]
+    edges = [(Cpv("a"), Cpv("b")), (Cpv("b"), Cpv("a")), (Cpv("c"), Cpv("d"))]
+    assert components(nodes, edges) == (("b", "a"), ("e",), ("d",), ("c",))

@@ -35,12 +35,13 @@ from portage._sets import load_default_config
 from portage._sets.files import StaticFileSet
 from portage._sets.ProfilePackageSet import ProfilePackageSet
 from portage._sets.profiles import PackagesSystemSet
-from portage.dep import Atom, check_required_use, human_readable_required_use
+from portage.dep import Atom, check_required_use, human_readable_required_use, match_from_list
 from portage.exception import CorruptionKeyError, InvalidAtom, PackageSetNotFound, PortageException, PortageKeyError
 from portage.output import nocolor
 from portage.package.ebuild._config.special_env_vars import environ_filter
 from portage.package.ebuild.getmaskingreason import getmaskingreason
 from portage.repository.config import parse_layout_conf
+from portage.versions import _pkg_str
 
 from cluster import userconfig
 from cluster.model import Kind, Repository
@@ -310,6 +311,11 @@ class Target:
         known = self._root_config.setconfig.getSets()
         return sorted(name for name, value in known.items() if isinstance(value, kinds))
 
+    def repository_sets(self) -> list[str]:
+        """The sets that an ebuild repository defines, those of the profile left out."""
+        known = self._root_config.setconfig.getSets()
+        return sorted(name for name, value in known.items() if isinstance(value, StaticFileSet))
+
     def set_atoms(self, name: str) -> list[str] | None:
         """The atoms of set `name` and of the sets in it; None if one of them is unknown."""
         try:
@@ -528,6 +534,21 @@ def _with_category(atom: str) -> str:
     """`>=foo-1` as `>=null/foo-1`."""
     name = atom.lstrip("<>=~!")
     return f"{atom[: len(atom) - len(name)]}null/{name}"
+
+
+def matching(atom: str, slots: Mapping[str, str]) -> list[str]:
+    """Those of the packages in `slots`, each with its slot or "", that match `atom` but for its USE part.
+
+    An atom without a category matches a name in every category. Of a package without a slot any will do.
+    """
+    packages = [_pkg_str(cpv, slot=slot or None, eapi="8") for cpv, slot in slots.items()]
+    if "/" in atom.partition(":")[0]:
+        return list(map(str, match_from_list(Atom(atom, allow_repo=True).without_use, packages)))
+    parsed = Atom(_with_category(atom), allow_repo=True).without_use
+    name = parsed.cp.partition("/")[2]
+    categories = sorted({package.cp.partition("/")[0] for package in packages if package.cp.endswith(f"/{name}")})
+    atoms = (Atom(str(parsed).replace("null/", f"{category}/", 1), allow_repo=True) for category in categories)
+    return [str(cpv) for full in atoms for cpv in match_from_list(full, packages)]
 
 
 def _node(package: Any) -> Node:

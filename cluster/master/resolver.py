@@ -52,6 +52,8 @@ class Request:
     """The stage's part of every package's fingerprint."""
     manifests: bool = True
     """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
+    defaults: bool = False
+    """Whether no atoms mean every set of the repositories, or @system where they have none."""
 
 
 def resolve(request: Request, workdir: Path) -> Plan:
@@ -98,11 +100,16 @@ def _with_detail(problem: ResolveError, said: str) -> ResolveError:
 def _resolve(request: Request, place: portagelib.Place) -> Plan:
     with portagelib.opened(place) as target:
         _check_profile(target)
-        _check_atoms(target, request.atoms)
-        answer = target.solve(request.atoms, emptytree=request.emptytree)
+        atoms = request.atoms or _default(target)
+        _check_atoms(target, atoms)
+        answer = target.solve(atoms, emptytree=request.emptytree)
         if isinstance(answer, Unsolved):
             raise _explain(target, answer)
         return _plan(request, target, answer)
+
+
+def _default(target: portagelib.Target) -> tuple[str, ...]:
+    return tuple(f"@{name}" for name in target.repository_sets()) or ("@system",)
 
 
 def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
@@ -218,7 +225,7 @@ def _check_places(request: Request) -> None:
         raise InputError(
             f"there is no installed database {request.installed}", "name a /var/db/pkg directory with --installed"
         )
-    if not request.atoms:
+    if not request.atoms and not request.defaults:
         raise InputError("there is nothing to plan", "name an atom or a set such as @demo")
 
 

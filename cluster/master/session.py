@@ -18,7 +18,7 @@ from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distcc, distfiles, engines, fingerprint, hostcompiler, judge, resolver, runs
 from cluster.master.journal import Journal
-from cluster.model import Outcome, Plan, Repository, Verdict
+from cluster.model import Cpv, Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -92,10 +92,11 @@ class Result:
         return 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
 
 
-def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True) -> Plan:
+def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True, defaults: bool = False) -> Plan:
     """Portage's plan for `atoms`; what the binhost has is marked as skipped. Raises InputError.
 
     With `sources`, a source archive that no Manifest describes is an error: it could not be checked.
+    With `defaults`, no atoms mean every set of the repositories, or @system where they have none.
     """
     with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
         work = Path(scratch)
@@ -115,6 +116,7 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True)
             user=session.user,
             built_with=_built_with(session),
             manifests=sources,
+            defaults=defaults,
         )
         (work / "resolve").mkdir()
         plan = resolver.resolve(request, work / "resolve")
@@ -146,6 +148,11 @@ def _with_toolchain(plan: Plan, found: stage.Stage) -> Plan:
         for package in plan.packages
     )
     return replace(plan, packages=tuple(packages))
+
+
+def past_seconds(session: Session) -> dict[Cpv, float]:
+    """The build times on record for the target, the latest build last: to ask makes no journal."""
+    return Journal(session.journal).seconds(session.target.name) if session.journal.exists() else {}
 
 
 def _existing_binhost(session: Session) -> binhosts.Binhost | None:
