@@ -18,13 +18,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cluster import config, paths, report, target, userconfig
+from cluster import answers, config, paths, report, target, userconfig
 from cluster.bench import chart, emulation, starts, tables
 from cluster.bench import nodes as node_bench
+from cluster.drawing import formats
 from cluster.errors import ClusterError, InputError
 from cluster.master import binhost as binhosts
 from cluster.master import session as sessions
-from cluster.model import Repository
+from cluster.master import shape as shapes
+from cluster.master import subject
+from cluster.master.chains import why as find_chains
+from cluster.master.impact import impact as find_impact
+from cluster.model import Cpv, Plan, Repository
 from cluster.node import kernel as kernels
 from cluster.node import stage as stages
 
@@ -129,6 +134,85 @@ def plan(
         _print_json(report.plan_json(result))
     else:
         (report.plan_reasons if reason else report.plan_table)(_console(common), result)
+    return 0
+
+
+@app.command
+def graph(
+    *atoms: str,
+    output: Annotated[Path | None, Parameter(help="Write the graph into this file.")] = None,
+    format: Annotated[
+        formats.Format | None, Parameter(help="Of the file; by default its suffix. Without --output, print it.")
+    ] = None,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Draw the dependencies of the plan for ATOMS (packages and @sets), and say what takes longest.
+
+    Levels are columns in the picture: a package is built after all it needs on the levels before.
+    """
+    what, common = what or What(), common or Common()
+    if format is not None and output is None and common.json:
+        raise InputError(f"--format {format} and --json both want stdout", "give --format a file with --output")
+    chosen = format or (formats.by_suffix(output) if output else None)
+    session = _open(what, common)
+    made = sessions.make_plan(session, atoms, sources=False)
+    found = shapes.shape(made, sessions.past_seconds(session))
+    drawn = formats.render(found, chosen, answers.title(made.packages, made.target)) if chosen else ""
+    if output is not None:
+        formats.write(output, drawn)
+    if common.json:
+        _print_json(formats.as_json(found))
+    elif drawn and output is None:
+        print(drawn, end="")
+    else:
+        answers.graph_summary(_console(common), found, output)
+    return 0
+
+
+def _asked(package: str, atoms: tuple[str, ...], session: sessions.Session) -> tuple[Plan, Cpv]:
+    made = sessions.make_plan(session, atoms, sources=False, defaults=True)
+    return made, subject.find(made, package)
+
+
+@app.command
+def why(
+    package: str,
+    /,
+    *atoms: str,
+    chains: Annotated[int, Parameter(help="How many chains at most.")] = 5,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Show what pulls PACKAGE (an atom, or a name alone) into the plan for ATOMS.
+
+    ATOMS default to every set of the repositories, or @system where they have none.
+    """
+    what, common = what or What(), common or Common()
+    _at_least_one(chains, "--chains")
+    made, cpv = _asked(package, atoms, _open(what, common))
+    answer = find_chains(made, cpv, chains)
+    if common.json:
+        _print_json(answers.why_json(answer))
+    else:
+        answers.why_tree(_console(common), answer)
+    return 0
+
+
+@app.command
+def impact(package: str, /, *atoms: str, what: What | None = None, common: Common | None = None) -> int:
+    """Show what a change of PACKAGE (an atom, or a name alone) would rebuild of the plan for ATOMS, and for how long.
+
+    ATOMS default to every set of the repositories, or @system where they have none.
+    """
+    what, common = what or What(), common or Common()
+    session = _open(what, common)
+    made, cpv = _asked(package, atoms, session)
+    answer = find_impact(made, cpv, sessions.past_seconds(session))
+    if common.json:
+        _print_json(answers.impact_json(answer))
+    else:
+        answers.impact_table(_console(common), answer)
     return 0
 
 

@@ -18,7 +18,7 @@ from repos import write_repository
 
 from cluster import cli, paths
 from cluster.errors import MachineError
-from cluster.master import judge, session
+from cluster.master import journal, judge, session
 from cluster.model import Action, Cpv, Outcome, Plan, Verdict
 from cluster.node import kernel
 from cluster.node.installed import write_installed
@@ -140,6 +140,66 @@ def test_plan_for_a_person(cluster: Cluster, over: list[str]) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert EDITOR in ended.out
     assert "2 to build, 0 in the binhost already" in ended.out
+
+
+def test_graph_writes_the_format_of_the_suffix_and_says_what_takes_longest(
+    cluster: Cluster, over: list[str], tmp_path: Path
+) -> None:
+    ended = cluster("graph", "app/editor", "--output", tmp_path / "plan.svg", *over)
+    assert (ended.code, ended.err) == (0, "")
+    assert (tmp_path / "plan.svg").read_text().startswith("<svg")
+    assert "levels        2; the widest is level 0 with 1 package" in ended.out
+    assert cluster("graph", "app/editor", "--format", "dot", *over).out.startswith("digraph")
+
+
+def test_graph_json_is_the_contract(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    said = cluster("graph", "app/editor", "--json", "--output", tmp_path / "plan.json", *over).json
+    assert said == json.loads((tmp_path / "plan.json").read_text())
+    assert said["edges"] == [{"package": EDITOR, "needs": TEXT, "kinds": ["build", "run"], "atoms": ["lib/text"]}]
+    assert said["packages"][1] == {
+        **{"cpv": EDITOR, "slot": "0", "use": ["icu"], "action": "build", "requested": True},
+        **{"level": 1, "component": 2, "circular": False, "critical": True, "seconds": 60.0, "basis": "assumed"},
+    }
+    assert [one["cpv"] for one in said["critical_path"]] == [TEXT, EDITOR]
+    assert (said["work_s"], said["critical_s"], said["parallelism"]) == (120.0, 120.0, 1.0)
+
+
+def test_graph_complains_in_one_line(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    assert "plan.png" in cluster("graph", "app/editor", "--output", tmp_path / "plan.png", *over).complaint
+    assert "nowhere" in cluster("graph", "app/editor", "--output", tmp_path / "nowhere/p.svg", *over).complaint
+    assert "--format svg" in cluster("graph", "app/editor", "--format", "svg", "--json", *over).complaint
+
+
+def test_why_shows_the_chain_with_its_words(cluster: Cluster, over: list[str]) -> None:
+    ended = cluster("why", "text", "app/editor", *over)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"app/editor\n└── {EDITOR}\n    └── {TEXT} to build and to run: lib/text" in ended.out
+    said = cluster("why", "gcc", "app/editor", "--json", *over).json
+    assert (said["cpv"], said["planned"]) == ("sys-devel/gcc-12.2.0", False)
+    assert [[link["cpv"] for link in chain] for chain in said["chains"]] == [[EDITOR, TEXT, "sys-devel/gcc-12.2.0"]]
+
+
+def test_why_and_impact_take_every_set_of_the_repositories(cluster: Cluster) -> None:
+    assert {chain[0]["atoms"][0] for chain in cluster("why", "zlib", "--json").json["chains"]} == {
+        "@demo",
+        "@quickstart",
+    }
+    assert cluster("impact", "zlib", "--json").json["packages"] >= 14
+    assert "there is nothing to plan" in cluster("plan").complaint
+
+
+def test_impact_takes_its_times_from_the_journal(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    record = journal.Journal(tmp_path / "state/journal.sqlite").record
+    record("arm64", Outcome(Cpv(TEXT), Verdict.BUILT, seconds=7.0))
+    record("arm64", Outcome(Cpv("app/editor-0.9"), Verdict.BUILT, seconds=50.0))
+    said = cluster("impact", "text", "app/editor", "--json", *over).json
+    assert [(one["cpv"], one["seconds"], one["basis"]) for one in said["rebuilds"]] == [
+        (EDITOR, 50.0, "version"),
+        (TEXT, 7.0, "built"),
+    ]
+    ended = cluster("impact", "text", "app/editor", *over)
+    assert f"A change of {TEXT} rebuilds 2 of 2 packages: 57 s of work" in ended.out
+    assert "nothing is not in the plan" in cluster("impact", "nothing", "app/editor", *over).complaint
 
 
 @pytest.mark.parametrize(
