@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cluster import answers, config, paths, report, target, userconfig
+from cluster import answers, config, paths, report, target, treetable, userconfig
 from cluster.bench import chart, emulation, starts, tables
 from cluster.bench import nodes as node_bench
 from cluster.drawing import formats
@@ -27,6 +27,7 @@ from cluster.master import binhost as binhosts
 from cluster.master import session as sessions
 from cluster.master import shape as shapes
 from cluster.master import subject
+from cluster.master import trees as ebuild_trees
 from cluster.master.chains import why as find_chains
 from cluster.master.impact import impact as find_impact
 from cluster.model import Cpv, Plan, Repository
@@ -44,6 +45,8 @@ app.command(stage_app)
 app.command(binhost_app)
 bench_app = App(name="bench", help="Measure what emulation costs, and what each of our levers brings.")
 app.command(bench_app)
+tree_app = App(name="tree", help="The ebuild repositories of the configuration.")
+app.command(tree_app)
 
 _REPOSITORY = "demo"
 _WIDTH = 110  # of tables in a log, which has no width of its own
@@ -76,15 +79,20 @@ class What:
     emptytree: Annotated[bool, Parameter(negative="", help="Plan everything anew.")] = False
 
 
-def _repositories(what: What, settings: config.Config) -> tuple[Repository, ...]:
+def _trees(settings: config.Config, directories: paths.Directories) -> tuple[ebuild_trees.Tree, ...]:
+    """The configured repositories, or the one that comes with the project."""
+    configured = ebuild_trees.configured(settings.repositories, ebuild_trees.places(directories))
+    return configured or (ebuild_trees.Tree(_REPOSITORY, "directory", paths.data("overlays", _REPOSITORY)),)
+
+
+def _repositories(what: What, settings: config.Config, directories: paths.Directories) -> tuple[Repository, ...]:
     given = []
     for word in what.repo:
         name, equals, directory = word.partition("=")
         if not (name and equals and directory):
             raise InputError(f"--repo {word!r} is not NAME=DIR", "for example --repo mine=/home/me/overlay")
         given.append(Repository(name, Path(directory).absolute()))
-    configured = [Repository(name, Path(place).expanduser()) for name, place in settings.repositories.items()]
-    return tuple(given or configured) or (Repository(_REPOSITORY, paths.data("overlays", _REPOSITORY)),)
+    return tuple(given) or tuple(tree.repository for tree in _trees(settings, directories))
 
 
 def _open(what: What, common: Common) -> sessions.Session:
@@ -101,7 +109,7 @@ def _open(what: What, common: Common) -> sessions.Session:
         directories=directories,
         binhost=(common.binhost or directories.binhosts / chosen.name).absolute(),
         target=chosen,
-        repositories=_repositories(what, settings),
+        repositories=_repositories(what, settings, directories),
         profile=(profile or paths.data("profiles", chosen.profile)).absolute(),
         installed=what.installed.absolute() if what.installed else None,
         emptytree=what.emptytree,
@@ -419,6 +427,40 @@ def binhost_list(*, what: What | None = None, common: Common | None = None) -> i
     for entry in entries:
         print(f"{entry.metadata.cpv}\t{entry.size}")
     return 0
+
+
+@tree_app.command(name="sync")
+def tree_sync(*names: str, common: Common | None = None) -> int:
+    """Fetch the repositories NAMES, or all, and generate the metadata of their ebuilds."""
+    ebuild_trees.check_idle(paths.directories((common or Common()).state).state)
+    return _about_trees(names, common or Common(), ebuild_trees.sync, treetable.synced)
+
+
+@tree_app.command(name="status")
+def tree_status(*names: str, common: Common | None = None) -> int:
+    """Show where the repositories NAMES, or all, are, at which revision, and whether Portage knows their ebuilds."""
+    return _about_trees(names, common or Common(), ebuild_trees.status, treetable.status)
+
+
+def _about_trees(
+    names: tuple[str, ...],
+    common: Common,
+    act: Callable[..., tuple[ebuild_trees.Status, ...]],
+    show: Callable[[Console, tuple[ebuild_trees.Status, ...]], None],
+) -> int:
+    directories = paths.directories(common.state)
+    trees = _trees(config.load(common.config), directories)
+    wanted, unknown = ebuild_trees.chosen(trees, names)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        for error in unknown:
+            reporter.warn(str(error))
+        found = act(wanted, trees, ebuild_trees.places(directories), reporter)
+    if common.json:
+        _print_json({"trees": [one.json() for one in found], "unknown": [str(error) for error in unknown]})
+    elif found:
+        show(console, found)
+    return 0 if not unknown and all(one.good for one in found) else 2
 
 
 def _at_least_one(count: int, option: str = "--repeat") -> None:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from cluster.errors import InputError
 
@@ -96,6 +107,55 @@ class Portage(_Section):
     directory: str
 
 
+class Tree(_Section):
+    """A repository of `[repositories]`; a string in its place is its directory."""
+
+    sync: Literal["git", "rsync", "directory"]
+    uri: str = Field(default="", validate_default=True)
+    directory: str = Field(default="", validate_default=True)
+    commit: str = ""
+
+    @field_validator("uri")
+    @classmethod
+    def _uri(cls, value: str, others: ValidationInfo) -> str:
+        sync = others.data.get("sync")
+        if sync in ("git", "rsync") and not value:
+            raise PydanticCustomError("uri", f'sync = "{sync}" needs the address to fetch from')
+        if sync == "directory" and value:
+            raise PydanticCustomError("uri", 'sync = "directory" fetches nothing')
+        return value
+
+    @field_validator("directory")
+    @classmethod
+    def _directory(cls, value: str, others: ValidationInfo) -> str:
+        if others.data.get("sync") == "directory" and not value:
+            raise PydanticCustomError("directory", "the directory of the repository")
+        return value
+
+    @field_validator("commit")
+    @classmethod
+    def _commit(cls, value: str, others: ValidationInfo) -> str:
+        if value and others.data.get("sync", "git") != "git":
+            raise PydanticCustomError("commit", 'only sync = "git" can keep to a commit')
+        if value and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", value):
+            raise PydanticCustomError("commit", "a whole commit hash, 40 hexadecimal digits")
+        return value
+
+
+def _tree_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_][A-Za-z0-9_-]*", name):  # PMS 3.1.5
+        raise PydanticCustomError("name", "a repository's name has letters, digits, - and _")
+    return name
+
+
+def _as_table(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"sync": "directory", "directory": value}
+    if not isinstance(value, dict | Tree):
+        raise PydanticCustomError("tree", "a string, the directory, or a table with the key sync")
+    return value
+
+
 class Config(_Section):
     """The whole file; what each key means stands in default.toml."""
 
@@ -106,7 +166,7 @@ class Config(_Section):
     compile: Compile
     distfiles: Distfiles
     binhost: Binhost
-    repositories: dict[str, str]
+    repositories: dict[Annotated[str, AfterValidator(_tree_name)], Annotated[Tree, BeforeValidator(_as_table)]]
     profile: Profile
     portage: Portage
 
@@ -144,7 +204,7 @@ def load(path: Path | None = None) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
+        key = ".".join(str(part) for part in first["loc"] if part != "[key]")
         expected = "no such key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         mend = f"{expected}; `cluster config` prints the reference"
         raise InputError(f"{chosen}: {key} = {first['input']!r}", mend) from error

@@ -44,6 +44,8 @@ class Repository:
 
     name: str
     location: Path
+    revision: str = field(default="", compare=False)
+    """Which one was read, in a plan (`master.trees.revision`); "" where nobody asked."""
 
 
 class Kind(enum.StrEnum):

@@ -91,6 +91,12 @@ class Reporter:
         """Something a person should know, which stops nothing."""
         self._say(f"[yellow]![/] {escape(text)}")
 
+    def fail(self, text: str) -> None:
+        """What had begun came to nothing; the rest goes on."""
+        with self._lock:
+            self._finish_step(done=False)
+            self._say(f"[bold red]![/] {escape(text)}")
+
     def tell(self, text: str) -> None:
         """Something came out that is worth seeing before the end."""
         with self._lock:
@@ -247,7 +253,16 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         }
         for package in plan.packages
     ]
-    return {"target": plan.target, "packages": packages, "order": [package.cpv for package in plan.packages]}
+    repositories = [
+        {"name": repository.name, "location": str(repository.location), "revision": repository.revision}
+        for repository in plan.repositories
+    ]
+    return {
+        "target": plan.target,
+        "repositories": repositories,
+        "packages": packages,
+        "order": [package.cpv for package in plan.packages],
+    }
 
 
 def _counts(plan: Plan) -> str:

@@ -116,17 +116,23 @@ class Place:
     test: bool = False
     user: Path | None = None
     """The user's own directory like /etc/portage."""
+    depcache: Path | None = None
+    """In the place of var/cache/edb/dep."""
 
     def write(self) -> None:
         """Write the directory."""
         config = self.root / "etc/portage"
         shutil.rmtree(config, ignore_errors=True)
-        for directory in (config, self.root / "var/db", self.root / "var/tmp", self.root / "var/cache/edb/dep"):
+        for directory in (config, self.root / "var/db", self.root / "var/tmp", self._depcache):
             directory.mkdir(parents=True, exist_ok=True)
         userconfig.lay(self.user, config)
         (config / "make.conf").write_text(self.make_conf)
         _link(config / "make.profile", self.profile)
         _link(self.root / "var/db/pkg", self.installed)
+
+    @property
+    def _depcache(self) -> Path:
+        return self.depcache or self.root / "var/cache/edb/dep"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -139,7 +145,7 @@ class Place:
             "EPREFIX": "",
             "PORTAGE_REPOSITORIES": repositories_conf(self.repositories),
             "PORTAGE_TMPDIR": str(self.root / "var/tmp"),
-            "PORTAGE_DEPCACHEDIR": str(self.root / "var/cache/edb/dep"),
+            "PORTAGE_DEPCACHEDIR": str(self._depcache),
             "DISTDIR": str(self.root / "distfiles"),
             "PKGDIR": str(self.root / "binpkgs"),
             "FEATURES": f"{_FEATURES} test" if self.test else _FEATURES,
@@ -351,12 +357,12 @@ class Target:
         found = getmaskingreason(cpv, settings=self.settings, portdb=self._portdb, return_location=True)
         return str(found[1] or "") if found else ""
 
-    def complaint(self, cpv: str) -> str:
+    def complaint(self, cpv: str, repository: str | None = None) -> str:
         """What is wrong with the ebuild of `cpv` when it cannot be sourced; "" when it can."""
-        self._portdb._broken_ebuilds.discard(str(self.ebuild(cpv)))  # else Portage fails in silence
+        self._portdb._broken_ebuilds.discard(str(self.ebuild(cpv, repository)))  # else Portage fails in silence
         with listening() as said:
             try:
-                self._portdb.aux_get(cpv, ["SLOT"])
+                self._portdb.aux_get(cpv, ["SLOT"], myrepo=repository)
             except PortageKeyError:
                 broken = True
             else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
-from cluster.master import ingredients, portagelib
+from cluster.master import ingredients, portagelib, trees
 from cluster.master.fingerprint import Parts
 from cluster.master.graph import smallest_cycle
 from cluster.master.portagelib import Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
@@ -50,6 +50,8 @@ class Request:
     """The user's own directory like /etc/portage."""
     built_with: Parts = ()
     """The stage's part of every package's fingerprint."""
+    metadata: Path | None = None
+    """Where Portage keeps what it read of ebuilds, for the next time; below the working directory if None."""
     manifests: bool = True
     """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
     defaults: bool = False
@@ -59,8 +61,8 @@ class Request:
 def resolve(request: Request, workdir: Path) -> Plan:
     """The plan that builds `request.atoms`, as `emerge --pretend --with-bdeps=y` orders it.
 
-    Portage writes below `workdir` and nowhere else; kept for the next time, it saves
-    sourcing the ebuilds again. Raises InputError, or the ResolveError that it is where
+    Portage writes below `workdir` and `request.metadata` and nowhere else; kept for the next
+    time, they save sourcing the ebuilds again. Raises InputError, or the ResolveError that it is where
     Portage has more to say.
     """
     _check_places(request)
@@ -72,6 +74,7 @@ def resolve(request: Request, workdir: Path) -> Plan:
         make_conf=request.make_conf,
         test=request.test,
         user=request.user,
+        depcache=request.metadata,
     )
     with portagelib.listening() as said:
         try:
@@ -232,16 +235,13 @@ def _check_places(request: Request) -> None:
 def _check_repository(repository: Repository, names: Sequence[str]) -> None:
     location = repository.location
     if not location.is_dir():
-        raise InputError(f"repository {repository.name}: there is no directory {location}", "mend its path")
-    name_file = location / "profiles/repo_name"
-    if not name_file.is_file():
         raise InputError(
-            f"{location} is no ebuild repository: it has no profiles/repo_name",
-            f"put the name {repository.name} in that file, or mend the path",
+            f"repository {repository.name}: there is no directory {location}",
+            f"mend its path, or fetch it with `cluster tree sync {repository.name}` if the configuration says how",
         )
-    name = name_file.read_text().strip()
-    if name != repository.name:
-        raise InputError(f"repository {repository.name} at {location} calls itself {name!r}", f"call it {name}")
+    name = repository.name
+    trees.check_name(name, location)
+    trees.check_whole(name, location)
     if names.count(name) > 1:
         raise InputError(f"repository {name} is given twice", "leave one out")
     for master in portagelib.masters(repository):

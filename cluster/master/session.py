@@ -16,7 +16,18 @@ from cluster import paths, target, userconfig
 from cluster.config import Config
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import dispatch, distcc, distfiles, engines, fingerprint, hostcompiler, judge, resolver, runs
+from cluster.master import (
+    dispatch,
+    distcc,
+    distfiles,
+    engines,
+    fingerprint,
+    hostcompiler,
+    judge,
+    resolver,
+    runs,
+    trees,
+)
 from cluster.master.journal import Journal
 from cluster.model import Cpv, Outcome, Plan, Repository, Verdict
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
@@ -104,10 +115,12 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True,
         if installed is None:
             provides = target.load_recipe().provides
             installed = write_installed(provides, work / "installed", session.target.name)
+        metadata = trees.places(session.directories).cache
         request = resolver.Request(
             target=session.target,
             atoms=atoms,
             repositories=session.repositories,
+            metadata=metadata if metadata.is_dir() else None,
             profile=session.profile,
             installed=installed,
             emptytree=session.emptytree,
@@ -119,7 +132,9 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True,
             defaults=defaults,
         )
         (work / "resolve").mkdir()
-        plan = resolver.resolve(request, work / "resolve")
+        with trees.revising(session.repositories) as revised:
+            plan = resolver.resolve(request, work / "resolve")
+        plan = replace(plan, repositories=revised())
     binhost = _existing_binhost(session)
     return judge.judged(plan, binhost.records() if binhost else {})
 
