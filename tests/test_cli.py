@@ -109,7 +109,10 @@ def test_plan_json_is_the_contract(cluster: Cluster) -> None:
     ended = cluster("plan", "@demo", "--target", "arm64", "--json")
     assert (ended.code, ended.err) == (0, "")
     said = ended.json
-    assert set(said) == {"target", "packages", "order"}
+    assert set(said) == {"target", "repositories", "packages", "order"}
+    (repository,) = said["repositories"]
+    assert (repository["name"], repository["location"]) == ("demo", str(paths.data("overlays", "demo")))
+    assert repository["revision"]
     assert said["target"] == "arm64"
     assert said["order"] == [package["cpv"] for package in said["packages"]]
     assert len(said["order"]) >= 14
@@ -486,6 +489,91 @@ def test_stages_say_which_kernel_their_nodes_boot(cluster: Cluster) -> None:
     (listed,) = cluster("stage", "list", "--json").json
     assert (listed["kernel"], listed["boots"]) == ("6.12-debian", "6.12-ours")
     assert "6.12-ours" in cluster("stage", "list").out
+
+
+# Repositories.
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> tuple[str, Path]:
+    """A configuration of a plain directory and a copy of it; the option that names it."""
+    plain = write_repository(tmp_path / "plain", {"a/sourced-1": {"_body": "RDEPEND=\n"}}, name="plain")
+    far = write_repository(tmp_path / "far", {"a/cached-1": {}}, name="far")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        f'[repositories]\nplain = "{plain.location}"\n[repositories.far]\nsync = "rsync"\nuri = "{far.location}"\n'
+    )
+    return "--config", mine
+
+
+def test_repositories_are_synced_and_shown(cluster: Cluster, configured: tuple[str, Path]) -> None:
+    before = cluster("tree", "status", *configured)
+    assert (before.code, before.err) == (0, "")
+    assert "not synced yet" in before.out
+    synced = cluster("tree", "sync", "--json", *configured)
+    assert synced.code == 0
+    plain, far = synced.json["trees"]
+    assert (plain["sync"], plain["metadata"]["generated"], plain["synced"]) == ("directory", 1, None)
+    assert (far["sync"], far["ebuilds"], far["metadata"]["fresh"], far["problem"]) == ("rsync", 1, 1, "")
+    assert far["directory"] == str(paths.directories().cache / "trees/far")
+    assert "syncing far" in synced.err
+    (shown,) = cluster("tree", "status", "far", "--json", *configured).json["trees"]
+    assert shown["revision"] == far["revision"]
+    table = cluster("tree", "status", *configured).out
+    assert far["revision"] in table
+    assert far["directory"] in table
+
+
+def test_a_plan_reads_what_was_generated_and_says_which_revision(
+    cluster: Cluster, configured: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cluster("tree", "sync", *configured).code == 0
+    monkeypatch.delattr("portage.dbapi.porttree.portdbapi._run_metadata_phase")  # what sources an ebuild
+    options = ["--profile", tmp_path / "plain/profiles/arm64", "--installed", tmp_path, *configured]
+    said = cluster("plan", "a/sourced", "a/cached", "--json", *options).json
+    assert sorted(said["order"]) == ["a/cached-1", "a/sourced-1"]
+    known = cluster("tree", "status", "--json", *configured).json["trees"]
+    assert said["repositories"] == [
+        {"name": tree["name"], "location": tree["directory"], "revision": tree["revision"]} for tree in known
+    ]
+
+
+def test_a_plan_over_what_was_never_synced(cluster: Cluster, configured: tuple[str, Path]) -> None:
+    assert "cluster tree sync far" in cluster("plan", "a/cached", *configured).complaint
+
+
+@pytest.mark.parametrize("verb", ["sync", "status"])
+def test_an_unknown_repository(cluster: Cluster, configured: tuple[str, Path], verb: str) -> None:
+    ended = cluster("tree", verb, "near", "plain", *configured)
+    assert ended.code == 2
+    assert "there is no repository 'near': repositories: plain, far\n" in ended.out
+    assert "plain" in ended.out.splitlines()[-2]
+
+
+def test_a_repository_that_cannot_be_fetched(cluster: Cluster, configured: tuple[str, Path], tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "far")
+    ended = cluster("tree", "sync", "--json", *configured)
+    assert ended.code == 2
+    plain, far = ended.json["trees"]
+    assert plain["metadata"]["generated"] == 1
+    assert far["problem"].startswith(f"repository far: {tmp_path / 'far'} cannot be fetched: ")
+    assert f"! {far['problem']}\n" in ended.err
+
+
+@pytest.mark.usefixtures("machine")
+def test_no_sync_under_a_build(
+    cluster: Cluster, over: list[str], configured: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    during: list[Ended] = []
+
+    def while_building(*arguments: object) -> None:
+        during.append(cluster("tree", "sync", *configured, "--state", tmp_path / "state"))
+        raise MachineError("this is as far as it comes")
+
+    monkeypatch.setattr(session, "hardware_for", while_building)
+    cluster("build", "app/editor", *over)
+    assert f"a build is running in {tmp_path / 'state'}" in during[0].complaint
+    assert cluster("tree", "sync", *configured, "--state", tmp_path / "state").code == 0
 
 
 def test_a_port_in_use(cluster: Cluster, tmp_path: Path) -> None:

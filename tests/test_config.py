@@ -37,7 +37,7 @@ def test_what_the_user_says_is_merged_over_the_defaults(tmp_path: Path) -> None:
     mine = written(tmp_path / "mine.toml", '[build]\nnodes = 7\n[repositories]\nmine = "/overlay"\n')
     loaded, default = config.load(mine), config.load()
     assert loaded.build.nodes == 7
-    assert loaded.repositories == {"mine": "/overlay"}
+    assert loaded.repositories == {"mine": config.Tree(sync="directory", directory="/overlay")}
     assert loaded.build.attempts == default.build.attempts
     assert loaded.limits == default.limits
 
@@ -88,7 +88,16 @@ def test_it_cannot_be_changed() -> None:
         ("[limits]\ntotal_s = -1\n", "limits.total_s", "-1", "greater than 0"),
         ("[distcc]\nport = 70000\n", "distcc.port", "70000", "less than or equal to 65535"),
         ("[distfiles]\nmirrors = [1]\n", "distfiles.mirrors.0", "1", "string"),
-        ("[repositories]\nmine = []\n", "repositories.mine", "[]", "string"),
+        ("[repositories]\nmine = []\n", "repositories.mine", "[]", "a string, the directory, or a table"),
+        ('[repositories]\n"../x" = "/y"\n', "repositories.../x", "'../x'", "letters, digits, - and _"),
+        ('[repositories]\nx = { sync = "svn" }\n', "repositories.x.sync", "'svn'", "'git', 'rsync' or 'directory'"),
+        ('[repositories]\nx = { uri = "y" }\n', "repositories.x.sync", "{'uri': 'y'}", "field required"),
+        ('[repositories]\nx = { sync = "git" }\n', "repositories.x.uri", "''", "the address to fetch from"),
+        ('[repositories]\nx = { sync = "git", uri = 3 }\n', "repositories.x.uri", "3", "string"),
+        ('[repositories]\nx = { sync = "directory" }\n', "repositories.x.directory", "''", "the directory"),
+        ('[repositories.x]\nsync = "rsync"\nuri = "y"\ncommit = "a"\n', "repositories.x.commit", "'a'", "only sync"),
+        ('[repositories.x]\nsync = "git"\nuri = "y"\ncommit = "a"\n', "repositories.x.commit", "'a'", "40 hexadec"),
+        ('[repositories.x]\nsync = "git"\nuri = "y"\nbranch = "a"\n', "repositories.x.branch", "'a'", "no such key"),
     ],
 )
 def test_a_broken_key_is_named_with_its_value_and_what_was_expected(

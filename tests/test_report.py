@@ -60,7 +60,8 @@ def text_console() -> tuple[Console, io.StringIO]:
 
 def test_plan_json_is_the_contract() -> None:
     said = json.loads(json.dumps(report.plan_json(a_plan())))
-    assert list(said) == ["target", "packages", "order"]
+    assert list(said) == ["target", "repositories", "packages", "order"]
+    assert said["repositories"] == [{"name": "test", "location": "/repo", "revision": ""}]
     assert said["target"] == "arm64"
     assert said["order"] == [A, B, C, D]
     assert said["packages"][0] == {

@@ -5,12 +5,13 @@ Portage checks and generates it, in a child process: it forks, and turns its own
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from portage.util._eventloop.global_event_loop import global_event_loop
 from cluster.errors import InputError
 from cluster.master import portagelib
 from cluster.model import Repository
-from cluster.process import run
+from cluster.process import find_program, run
 
 _DEADLINE_S = 4 * 3600.0  # 30,000 ebuilds of which none has an entry take an hour on two busy processors
+_SILENCE_S = 120.0  # no ebuild takes a second
+_CONFINED = ("--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent")
+"""Portage puts each ebuild's bash into a session of its own: only the end of its process namespace ends all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,8 @@ def _ask(scope: Scope, name: str, *, generate: bool) -> Metadata:
         "name": name,
         "generate": generate,
     }
-    told = run([sys.executable, "-m", __name__, json.dumps(request)], deadline_s=_DEADLINE_S)
+    argv = [find_program("bwrap", "bubblewrap"), *_CONFINED, sys.executable, "-m", __name__, json.dumps(request)]
+    told = run(argv, deadline_s=_DEADLINE_S)
     found = json.loads(told)
     return Metadata(**{**found, "broken": tuple(Broken(**broken) for broken in found["broken"])})
 
@@ -131,6 +136,30 @@ def _profile(directory: Path) -> Path:
 
 
 @dataclass(slots=True)
+class _Read:
+    """What became of the ebuilds that are `wanted`; called by Portage for each that it has read."""
+
+    wanted: Mapping[str, str]
+    caches: Sequence[Any]
+    """Where entries are written; Portage writes its depcache itself."""
+    done: set[str] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why some were not read, where Portage would not say it again."""
+    ended: set[str] = field(default_factory=set)
+
+    def __call__(self, cpv: str, tree: str, found: Any, source: Any, eapi_known: bool) -> None:
+        self.ended.add(cpv)
+        if cpv not in self.wanted or found is None:
+            return
+        if not eapi_known:
+            self.reasons[cpv] = f"EAPI {found['EAPI']} is not one that Portage {portage.VERSION} knows"
+            return
+        for cache in self.caches:
+            cache[cpv] = {**found, f"_{cache.validation_chf}_": getattr(source, cache.validation_chf)}
+        self.done.add(cpv)
+
+
+@dataclass(slots=True)
 class _Ebuilds:
     """The ebuilds of one repository, as Portage sees them."""
 
@@ -159,53 +188,59 @@ class _Ebuilds:
         kinds = self._kinds()
         wanted = {cpv: kind for cpv, kind in kinds.items() if kind != "fresh"}
         caches = self._own_caches() if inside else []
-        unknown: dict[str, str] = {}
-        done: set[str] = set()
-
-        def consume(cpv: str, tree: str, found: Any, source: Any, eapi_known: bool) -> None:
-            if cpv not in wanted or found is None:
-                return
-            if not eapi_known:
-                unknown[cpv] = f"EAPI {found['EAPI']} is not one that Portage {portage.VERSION} knows"
-                return
-            for cache in caches:
-                cache[cpv] = {**found, f"_{cache.validation_chf}_": getattr(source, cache.validation_chf)}
-            done.add(cpv)
-
-        with portagelib.listening():
+        read = _Read(wanted, caches)
+        with portagelib.listening() as said:
             if wanted:
-                self._regenerate(wanted, consume, elsewhere=not inside)
+                self._regenerate(wanted, read, elsewhere=not inside)
             for cache in caches:
                 _prune(cache, kinds)
-        left = [cpv for cpv in wanted if cpv not in done]
-        broken = tuple(Broken(self.portdb.findname(cpv), unknown.get(cpv) or self._complaint(cpv)) for cpv in left)
+        left = [cpv for cpv in wanted if cpv not in read.done]
         stale = sum(wanted[cpv] == "stale" for cpv in left)
-        return Metadata(len(kinds) - len(left), stale, len(left) - stale, len(done), broken)
+        reasons = [(cpv, read.reasons.get(cpv) or self._complaint(cpv, said.text)) for cpv in left]
+        broken = tuple(Broken(self.portdb.findname(cpv), reason) for cpv, reason in reasons)
+        return Metadata(len(kinds) - len(left), stale, len(left) - stale, len(read.done), broken)
 
     def _own_caches(self) -> list[Any]:
         """The caches inside the repository, of each format that its layout.conf names."""
         repository = self.portdb.repositories.get_repo_for_location(self.portdb.porttrees[0])
         return list(repository.iter_pregenerated_caches(self.portdb._known_keys, force=True, readonly=False))
 
-    def _regenerate(self, wanted: dict[str, str], consume: Any, *, elsewhere: bool) -> None:
+    def _regenerate(self, wanted: Mapping[str, str], read: _Read, *, elsewhere: bool) -> None:
         names = sorted({portage.cpv_getkey(cpv) for cpv in wanted})
 
-        async def regenerate() -> None:
-            scheduler = MetadataRegen(
-                self.portdb,
-                cp_iter=iter(names),
-                consumer=consume,
-                write_auxdb=elsewhere,
-                max_jobs=len(os.sched_getaffinity(0)),
-                main=True,
-            )
-            scheduler.start()
-            await scheduler.async_wait()
+        scheduler = MetadataRegen(
+            self.portdb,
+            cp_iter=iter(names),
+            consumer=read,
+            write_auxdb=elsewhere,
+            max_jobs=len(os.sched_getaffinity(0)),
+            main=True,
+        )
+        global_event_loop().run_until_complete(_ended(scheduler, read))
 
-        global_event_loop().run_until_complete(regenerate())
+    def _complaint(self, cpv: str, said: str) -> str:
+        """Why `cpv` has no entry. Portage speaks of a Manifest once only, which `said` has, and names the ebuild."""
+        ebuild = self.portdb.findname(cpv)
+        lines = [line.lstrip(" *").rstrip() for line in said.splitlines() if ebuild in line and "Manifest" in line]
+        reason = lines[0] if lines else self.target.complaint(cpv, self.name)
+        return reason.replace(f"{ebuild}: ", "") or "its entry cannot be written"
 
-    def _complaint(self, cpv: str) -> str:
-        return self.target.complaint(cpv, self.name) or "its entry cannot be written"
+
+async def _ended(scheduler: Any, read: _Read) -> None:
+    """Run Portage's scheduler to its end; ebuilds that do not end are broken, as is what waits behind them."""
+    scheduler.start()
+    waiting = asyncio.ensure_future(scheduler.async_wait())
+    before = -1
+    while not waiting.done() and before < len(read.ended):
+        before = len(read.ended)
+        await asyncio.wait({waiting}, timeout=_SILENCE_S)
+    if waiting.done():
+        return
+    hanging = {str(task.cpv) for task in scheduler._running_tasks}
+    for cpv in set(read.wanted) - read.ended:
+        read.reasons[cpv] = f"it does not end within {_SILENCE_S:g} s" if cpv in hanging else "others did not end"
+    scheduler.terminate()
+    await waiting
 
 
 @contextmanager

@@ -167,12 +167,8 @@ def revising(repositories: Sequence[Repository]) -> Iterator[Callable[[], tuple[
     Git takes 0.5 s to compare 80,000 files with their commit, and a plan over so many takes longer anyway.
     """
     with ThreadPoolExecutor(max(len(repositories), 1)) as pool:
-        found = pool.map(lambda repository: revision(repository.location), repositories)
-
-        def revised() -> tuple[Repository, ...]:
-            return tuple(replace(one, revision=told) for one, told in zip(repositories, found, strict=True))
-
-        yield revised
+        found = [(one, pool.submit(revision, one.location)) for one in repositories]
+        yield lambda: tuple(replace(one, revision=told.result()) for one, told in found)
 
 
 def _files(directory: Path, inside: str) -> Iterator[str]:
