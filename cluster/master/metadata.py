@@ -25,7 +25,7 @@ from cluster.master import portagelib
 from cluster.model import Repository
 from cluster.process import find_program, run
 
-_DEADLINE_S = 4 * 3600.0  # 30,000 ebuilds of which none has an entry take an hour on two busy processors
+_DEADLINE_S = 4 * 3600.0  # each takes 0.08 s of a processor: 40 minutes for 30,000 that have no entry
 _SILENCE_S = 120.0  # no ebuild takes a second
 _CONFINED = ("--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent")
 """Portage puts each ebuild's bash into a session of its own: only the end of its process namespace ends all."""
