@@ -117,7 +117,8 @@ class Reporter:
             self._nodes[node] = _Working(job.package.cpv, now, phase_since=now)
             again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
             if self._live is None:
-                self._say(escape(f"{node}: {job.package.cpv} starts{again}: {job.package.reason}"))
+                why = f": {job.package.reason}" if job.package.reason else ""
+                self._say(escape(f"{node}: {job.package.cpv} starts{again}{why}"))
 
     def entered(self, node: str, phase: str) -> None:
         """The job of `node` is in a new phase."""
