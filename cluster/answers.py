@@ -46,7 +46,7 @@ def graph_summary(console: Console, shape: Shape, written: Path | None = None) -
 
 
 def _work(shape: Shape) -> str:
-    spared = len([vertex for vertex in shape.vertices if vertex.package.action.value == "skip"])
+    spared = len([vertex for vertex in shape.vertices if not vertex.package.action.builds])
     if not spared:
         return duration(shape.work_s)
     return f"{duration(shape.work_s)}, of which {duration(shape.left_s)} is left: the binhost has {spared} already"

@@ -23,6 +23,13 @@ class Action(enum.StrEnum):
     CHECK = "check"
     """Built if a library that it links to turns out to be another one, else kept."""
     SKIP = "skip"
+    TAKE = "take"
+    """Copied from another binhost, which has the same."""
+
+    @property
+    def builds(self) -> bool:
+        """Whether a node may be needed."""
+        return self in (Action.BUILD, Action.CHECK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,8 @@ class Package:
     distfiles: tuple[Distfile, ...]
     action: Action = Action.BUILD
     reason: str = ""
+    origin: Path | None = None
+    """The directory of the binhost to TAKE it from."""
     requested: bool = False
     """Whether the user asked for it, rather than another package."""
     arguments: tuple[str, ...] = ()
@@ -134,7 +143,7 @@ class Plan:
     @property
     def to_build(self) -> tuple[Package, ...]:
         """The packages that are built, or may turn out to be."""
-        return tuple(package for package in self.packages if package.action is not Action.SKIP)
+        return tuple(package for package in self.packages if package.action.builds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ _STYLES = MappingProxyType(
         Verdict.SKIPPED: "dim",
     }
 )
-_ACTIONS = MappingProxyType({Action.BUILD: "", Action.CHECK: "cyan", Action.SKIP: "dim"})
+_ACTIONS = MappingProxyType({Action.BUILD: "", Action.CHECK: "cyan", Action.TAKE: "green", Action.SKIP: "dim"})
 _WIDEST = 1000  # columns
 _CONFIGURE = ("prepare", "configure")
 _INSTALL = ("install", "package")
@@ -270,7 +270,8 @@ def _counts(plan: Plan) -> str:
     """How many packages are built, may be, and are there."""
     count = Counter(package.action for package in plan.packages)
     check = f"{count[Action.CHECK]} if what they link to changes, " if count[Action.CHECK] else ""
-    return f"{count[Action.BUILD]} to build, {check}{count[Action.SKIP]} in the binhost already"
+    take = f"{count[Action.TAKE]} to take from another binhost, " if count[Action.TAKE] else ""
+    return f"{count[Action.BUILD]} to build, {check}{take}{count[Action.SKIP]} in the binhost already"
 
 
 def plan_table(console: Console, plan: Plan) -> None:

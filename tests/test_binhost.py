@@ -411,3 +411,26 @@ def test_serve_says_when_it_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         serve(tmp_path, "127.0.0.1", 0, ready)
     assert seen == [b"content"]
+
+
+def test_a_package_is_taken_as_it_is(directory: Path, make: Make, tmp_path: Path) -> None:
+    theirs = Binhost(tmp_path / "theirs", CHOST)
+    wanted = replace(PACKAGE, fingerprint=(("ebuild", "1"),))
+    given = theirs.admit(make(), wanted)
+    mine = Binhost(directory, CHOST)
+    mine.take(theirs.directory, wanted)
+    assert mine.path(wanted.cpv).read_bytes() == given.read_bytes()
+    assert mine.records() == theirs.records()
+    assert mine.records()[wanted.cpv].fingerprint == wanted.fingerprint
+
+
+def test_what_is_not_the_same_or_not_whole_is_not_taken(directory: Path, make: Make, tmp_path: Path) -> None:
+    theirs = Binhost(tmp_path / "theirs", CHOST)
+    given = theirs.admit(make(), PACKAGE)
+    mine = Binhost(directory, CHOST)
+    with pytest.raises(AdmitError, match=r"foo-1.2-r1 cannot be taken from .*theirs: USE is"):
+        mine.take(theirs.directory, replace(PACKAGE, use=()))
+    given.write_bytes(cut(given.read_bytes()))
+    with pytest.raises(AdmitError, match=r"foo-1.2-r1 cannot be taken from .*theirs: .* is not a sound GPKG"):
+        mine.take(theirs.directory, PACKAGE)
+    assert mine.records() == {}

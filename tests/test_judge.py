@@ -224,6 +224,34 @@ def test_a_package_that_is_gone_when_its_turn_comes_is_built() -> None:
     assert settled(made, made.packages[1], {}) == "it is gone from the binhost"
 
 
+# What other binhosts have.
+
+OTHER = Path("/binhosts/other")
+
+
+def taken(world: World, records: Records, others: Records) -> dict[str, tuple[str, str]]:
+    packages = judged(world.plan, records, {OTHER: others}).packages
+    assert all((each.origin == OTHER) == (each.action is Action.TAKE) for each in packages)
+    return {each.cpv.removeprefix("lib/"): (each.action.value, each.reason) for each in packages}
+
+
+def test_what_another_binhost_has_just_as_a_build_makes_it_is_taken() -> None:
+    take = ("take", f"{OTHER} has the same")
+    theirs = executed(LIBRARY, {})[1]
+    assert taken(LIBRARY, {}, theirs) == {"p0-1": take, "p1-1": take}
+    assert taken(LIBRARY, theirs, theirs) == {"p0-1": ("skip", KEPT), "p1-1": ("skip", KEPT)}
+    other_use = change(0, use=("x",))
+    assert taken(other_use, {}, theirs) == {"p0-1": ("build", ""), "p1-1": ("build", "")}
+    assert taken(change(1, use=("x",)), {}, theirs) == {"p0-1": take, "p1-1": ("build", "")}
+
+
+def test_what_was_linked_to_another_library_is_not_taken() -> None:
+    mine = executed(LIBRARY, {})[1]
+    del mine[Cpv("lib/p1-1")]
+    theirs = executed(change(0, symbols=1), {})[1]
+    assert taken(LIBRARY, mine, theirs) == {"p0-1": ("skip", KEPT), "p1-1": ("build", "")}
+
+
 # Through the real resolver: an edit of a tree or of the configuration, and the lines that follow.
 
 EBUILDS: Ebuilds = {

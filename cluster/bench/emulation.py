@@ -23,7 +23,7 @@ from cluster.master import binhost as binhosts
 from cluster.master import distfiles, runs
 from cluster.master import session as sessions
 from cluster.master.session import Reporter, Session
-from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
+from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 from cluster.node import container, emulator, stage
 from cluster.node.build import Built, Limits
 from cluster.node.job import Materials, Settings
@@ -171,7 +171,7 @@ def needed(plan: Plan, package: Package) -> tuple[Package, ...]:
 def build_prerequisites(session: Session, plan: Plan, package: Package, reporter: Reporter) -> None:
     """Build what `package` requires and the binhost lacks into it. Raises BuildFailed if some of it fails."""
     packages = needed(plan, package)
-    missing = [other.cpv for other in packages if other.action is Action.BUILD]
+    missing = [other.cpv for other in packages if other.action.builds]
     if not missing:
         return
     reporter.warn(f"built first, because the binhost lacks them: {', '.join(missing)}")

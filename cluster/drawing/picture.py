@@ -12,7 +12,7 @@ from cluster.drawing import layers
 from cluster.drawing.layers import Line, Place
 from cluster.master.estimate import SIGNS, Basis, duration
 from cluster.master.shape import Shape, Vertex
-from cluster.model import Action, Cpv, Kind
+from cluster.model import Cpv, Kind
 
 _HEIGHT = 34.0
 _NAME_X, _SMALL_X = 7.4, 5.9  # a letter's width in the two sizes, on the wide side
@@ -86,7 +86,7 @@ def svg(shape: Shape, title: str) -> str:
         circles=[(_tint(number), len(circle)) for number, circle in enumerate(shape.circles, 1)][: len(_TINTS)],
         levels=shape.levels,
         bases=[(SIGNS[basis], words) for basis, words in _BASES.items() if basis in bases],
-        skipped=any(vertex.package.action is Action.SKIP for vertex in shape.vertices),
+        skipped=any(not vertex.package.action.builds for vertex in shape.vertices),
     )
 
 
@@ -126,7 +126,7 @@ def _node(number: int, vertex: Vertex, place: Place, label: tuple[str, str]) -> 
     ]
     if vertex.circular:
         lines.append(f"in circle {vertex.component}")
-    marks = {"critical": vertex.critical, "skip": package.action is Action.SKIP, "requested": package.requested}
+    marks = {"critical": vertex.critical, "skip": not package.action.builds, "requested": package.requested}
     classes = " ".join(["node", *(mark for mark, holds in marks.items() if holds)])
     tint = _tint(vertex.component) if vertex.circular else "#ffffff"
     return _Node(number, place, *label, "\n".join(lines), tint, classes)

@@ -102,6 +102,20 @@ class Binhost:
             self._stamp = None
         return path
 
+    def take(self, other: Path, package: Package) -> None:
+        """Copy `package` from the binhost in the directory `other`, as it is. Raises AdmitError."""
+        with self._lock:
+            source = other / self.path(package.cpv).relative_to(self.directory)
+            try:
+                wrong = disagreements(self._index.read_package(source), package, self.chost)
+            except gpkg.GpkgError as error:
+                raise AdmitError(f"{package.cpv} cannot be taken from {other}", str(error)) from error
+            if wrong:
+                raise AdmitError(f"{package.cpv} cannot be taken from {other}", "; ".join(wrong))
+            _publish(source, self.path(package.cpv), lambda copy: None)
+            self._index.add(package.cpv)
+            self._stamp = None
+
     def _ours(self, binpkg: Path, package: Package) -> dict[str, str]:
         with gpkg.opened(binpkg) as opened:
             libraries = abi.read(opened.image)

@@ -58,7 +58,7 @@ def run(
     outcomes: dict[Cpv, Outcome] = {
         package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
         for package in plan.packages
-        if package.action is PlanAction.SKIP
+        if not package.action.builds
     }
     packages = {package.cpv: package for package in plan.to_build}
     expected = estimates((package.cpv for package in plan.packages), past_seconds)

@@ -2,13 +2,15 @@
 
 A package is built when it is not there, or when something that it is made from changed. What
 links to a library that is itself built anew in the plan can be judged only when that library
-is there: until then its action is CHECK.
+is there: until then its action is CHECK. What another binhost has just as a build would make it
+is taken from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cluster.master import abi, fingerprint
 from cluster.model import Action, Cpv, Package, Plan, full_slot
@@ -37,46 +39,83 @@ Records = Mapping[Cpv, Record]
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """The plan's packages by name and slot, with what is known of each."""
+    """What is known of a plan's packages."""
 
-    records: Records
+    known: Mapping[Cpv, Record]
+    """The binary packages whose fate is certain."""
     by_slot: Mapping[tuple[str, str], Package]
 
     def provider(self, link: abi.Link) -> Package | None:
         """The package of the plan that takes the place of the one linked to."""
         return self.by_slot.get((link.package, _main(link.slot)))
 
+    def moved(self, record: Record) -> tuple[str, ...]:
+        """The libraries that it links to and that are other ones now."""
+        return tuple(
+            reason
+            for link in record.links
+            if (provider := self.provider(link)) is not None
+            for reason in _broken(link, self.known.get(provider.cpv))
+        )
+
+    def pending(self, record: Record) -> tuple[str, ...]:
+        """The packages that may come to have other libraries than those it links to."""
+        providers = ((link.package, self.provider(link)) for link in record.links)
+        return tuple(sorted({name for name, provider in providers if provider and provider.action.builds}))
+
+
+def _world(plan: Plan, records: Records) -> _World:
+    return _World(records, {_place(package): package for package in plan.packages})
+
+
+def _place(package: Package) -> tuple[str, str]:
+    return package.name, _main(package.slot)
+
 
 def _main(slot: str) -> str:
     return slot.partition("/")[0]
 
 
-def judged(plan: Plan, records: Records) -> Plan:
-    """`plan` with the action and reason of each package. Linear in packages and links."""
+def judged(plan: Plan, records: Records, others: Mapping[Path, Records] | None = None) -> Plan:
+    """`plan` with the action and reason of each package. Linear in packages and links.
+
+    `records` are those of the plan's own binhost, `others` of binhosts that it may take from.
+    """
     older = {(record.name, _main(record.slot)): record for record in records.values()}
-    done: dict[Cpv, Package] = {}
+    known: dict[Cpv, Record] = {}
     by_slot: dict[tuple[str, str], Package] = {}
-    world = _World(records, by_slot)
+    world = _World(known, by_slot)
+    packages = []
     for package in plan.packages:
-        place = (package.name, _main(package.slot))
-        by_slot[place] = package
-        action, reason = _judge(plan.chost, world, done, package, older.get(place))
-        by_slot[place] = done[package.cpv] = replace(package, action=action, reason=reason)
-    return replace(plan, packages=tuple(done.values()))
+        by_slot[_place(package)] = package
+        decided = _decide(plan.chost, world, package, records.get(package.cpv), older.get(_place(package)))
+        if decided.action.builds and others:
+            decided = _taken(plan.chost, world, decided, others)
+        home = others[decided.origin] if others and decided.origin else records
+        if not decided.action.builds:
+            known[package.cpv] = home[package.cpv]
+        by_slot[_place(package)] = decided
+        packages.append(decided)
+    return replace(plan, packages=tuple(packages))
 
 
-def _judge(
-    chost: str, world: _World, done: Mapping[Cpv, Package], package: Package, older: Record | None
-) -> tuple[Action, str]:
-    record = world.records.get(package.cpv)
+def _decide(chost: str, world: _World, package: Package, record: Record | None, older: Record | None) -> Package:
     if record is None:
-        return Action.BUILD, _newcomer(package, older)
-    if changed := (*differences(record, package, chost), *_moved(world, record, done)):
-        return Action.BUILD, "; ".join(changed)
-    pending = sorted({link.package for link in record.links if _pending(world, link)})
-    if pending:
-        return Action.CHECK, f"if the libraries of {', '.join(pending)} change"
-    return Action.SKIP, KEPT
+        return replace(package, action=Action.BUILD, reason=_newcomer(package, older))
+    if changed := (*differences(record, package, chost), *world.moved(record)):
+        return replace(package, action=Action.BUILD, reason="; ".join(changed))
+    if pending := world.pending(record):
+        return replace(package, action=Action.CHECK, reason=f"if the libraries of {', '.join(pending)} change")
+    return replace(package, action=Action.SKIP, reason=KEPT)
+
+
+def _taken(chost: str, world: _World, package: Package, others: Mapping[Path, Records]) -> Package:
+    """`package`, to be taken from the first binhost that has what a build would give."""
+    for directory, records in others.items():
+        record = records.get(package.cpv)
+        if record and not (differences(record, package, chost) or world.moved(record) or world.pending(record)):
+            return replace(package, action=Action.TAKE, reason=f"{directory} has the same", origin=directory)
+    return package
 
 
 def _newcomer(package: Package, older: Record | None) -> str:
@@ -87,11 +126,6 @@ def _newcomer(package: Package, older: Record | None) -> str:
 
 def _version(name: str, cpv: Cpv) -> str:
     return cpv.removeprefix(f"{name}-")
-
-
-def _pending(world: _World, link: abi.Link) -> bool:
-    provider = world.provider(link)
-    return provider is not None and provider.action is not Action.SKIP
 
 
 def differences(record: Record, package: Package, chost: str) -> tuple[str, ...]:
@@ -109,14 +143,6 @@ def differences(record: Record, package: Package, chost: str) -> tuple[str, ...]
 def _use_changes(before: tuple[str, ...], after: tuple[str, ...]) -> str:
     on, off = sorted(set(after) - set(before)), sorted(set(before) - set(after))
     return " ".join([*(f"+{flag}" for flag in on), *(f"-{flag}" for flag in off)])
-
-
-def _moved(world: _World, record: Record, done: Mapping[Cpv, Package]) -> Iterator[str]:
-    """The libraries that it links to and that are other ones now, of packages that the plan leaves alone."""
-    for link in record.links:
-        provider = world.provider(link)
-        if provider is not None and done.get(provider.cpv, provider).action is Action.SKIP:
-            yield from _broken(link, world.records.get(provider.cpv))
 
 
 def _broken(link: abi.Link, provider: Record | None) -> Iterator[str]:
@@ -139,7 +165,7 @@ def missing_bumps(plan: Plan, before: Records, after: Records) -> tuple[str, ...
 
     `before` and `after` are what the binhost had and has.
     """
-    world = _World(after, {(package.name, _main(package.slot)): package for package in plan.packages})
+    world = _world(plan, after)
     gone: dict[Cpv, set[str]] = {}
     for record in before.values():
         for link in record.links:
@@ -155,13 +181,7 @@ def missing_bumps(plan: Plan, before: Records, after: Records) -> tuple[str, ...
 
 def settled(plan: Plan, package: Package, records: Records) -> str:
     """Why a package to CHECK is built after all, now that all it requires is in `records`; "" if it is kept."""
-    world = _World(records, {(other.name, _main(other.slot)): other for other in plan.packages})
     record = records.get(package.cpv)
     if record is None:
         return "it is gone from the binhost"
-    return "; ".join(
-        reason
-        for link in record.links
-        if (provider := world.provider(link)) is not None
-        for reason in _broken(link, records.get(provider.cpv))
-    )
+    return "; ".join(_world(plan, records).moved(record))

@@ -73,6 +73,8 @@ class Session:
     emptytree: bool
     user: Path | None = None
     """The user's own directory like /etc/portage."""
+    siblings: tuple[Path, ...] = ()
+    """Other binhosts, to take from what they have just as a build would make it."""
 
     @property
     def make_conf(self) -> str:
@@ -135,8 +137,8 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True,
         with trees.revising(session.repositories) as revised:
             plan = resolver.resolve(request, work / "resolve")
         plan = replace(plan, repositories=revised())
-    binhost = _existing_binhost(session)
-    return judge.judged(plan, binhost.records() if binhost else {})
+    siblings = {path: _records(path, plan.chost) for path in session.siblings}
+    return judge.judged(plan, _records(session.binhost, plan.chost), siblings)
 
 
 def _built_with(session: Session) -> fingerprint.Parts:
@@ -170,11 +172,16 @@ def past_seconds(session: Session) -> dict[Cpv, float]:
     return Journal(session.journal).seconds(session.target.name) if session.journal.exists() else {}
 
 
-def _existing_binhost(session: Session) -> binhosts.Binhost | None:
-    """The binhost if there is one: a plan alone makes no directories."""
-    if not session.binhost.exists():
-        return None
-    return binhosts.Binhost(session.binhost, session.target.chost)
+def _records(directory: Path, chost: str) -> judge.Records:
+    """What the binhost in `directory` has, if there is one: a plan alone makes no directories."""
+    return binhosts.Binhost(directory, chost).records() if directory.exists() else {}
+
+
+def _take(binhost: binhosts.Binhost, plan: Plan) -> None:
+    """Copy what other binhosts have."""
+    for package in plan.packages:
+        if package.origin is not None:
+            binhost.take(package.origin, package)
 
 
 @contextmanager
@@ -344,6 +351,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
     journal = Journal(session.journal)
+    _take(binhost, plan)
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
         return Result(plan, skipped, round(time.monotonic() - start, 2))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cluster.master.estimate import Estimate, estimates
 from cluster.master.graph import components
-from cluster.model import Action, Cpv, Kind, Package, Plan
+from cluster.model import Cpv, Kind, Package, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Shape:
     @property
     def left_s(self) -> float:
         """Seconds of the builds that the binhost does not spare."""
-        return sum(vertex.estimate.seconds for vertex in self.vertices if vertex.package.action is not Action.SKIP)
+        return sum(vertex.estimate.seconds for vertex in self.vertices if vertex.package.action.builds)
 
     @property
     def critical_s(self) -> float:
