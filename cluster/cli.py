@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -30,6 +30,7 @@ from cluster.master import subject
 from cluster.master import trees as ebuild_trees
 from cluster.master.chains import why as find_chains
 from cluster.master.impact import impact as find_impact
+from cluster.master.resolver import Order
 from cluster.model import Cpv, Plan, Repository
 from cluster.node import kernel as kernels
 from cluster.node import stage as stages
@@ -77,6 +78,13 @@ class What:
     portage: Annotated[str | None, Parameter(help="A directory like /etc/portage, for master and nodes.")] = None
     installed: Annotated[Path | None, Parameter(help="A /var/db/pkg to take as what the stage has.")] = None
     emptytree: Annotated[bool, Parameter(negative="", help="Plan everything anew.")] = False
+    order: Annotated[Order, Parameter(help="Build with the newest dependencies, or as parallel as can be.")] = (
+        Order.NEWEST
+    )
+    break_cycles: Annotated[
+        bool, Parameter(negative="", help="Build packages of a circle twice, first with USE flags that break it.")
+    ] = False
+    stages: Annotated[Literal[1, 2], Parameter(help="2: build all once more, in a stage of what came out.")] = 1
 
 
 def _trees(settings: config.Config, directories: paths.Directories) -> tuple[ebuild_trees.Tree, ...]:
@@ -114,6 +122,9 @@ def _open(what: What, common: Common) -> sessions.Session:
         installed=what.installed.absolute() if what.installed else None,
         emptytree=what.emptytree,
         user=user,
+        order=what.order,
+        break_cycles=what.break_cycles,
+        stages=what.stages,
     )
 
 
@@ -257,7 +268,7 @@ def build(
     if common.json:
         _print_json(report.build_json(result))
     else:
-        report.summary(console, result, str(session.binhost))
+        report.summary(console, result)
     return result.exit_code
 
 

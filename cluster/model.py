@@ -132,6 +132,8 @@ class Plan:
     packages: tuple[Package, ...]
     repositories: tuple[Repository, ...]
     profile: Path
+    first: Plan | None = None
+    """What is built before, into a binhost of its own, and is then in the stage of this plan's nodes."""
 
     def package(self, cpv: Cpv) -> Package:
         """The package called `cpv`; KeyError if the plan has none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import reduce
 from types import MappingProxyType
@@ -196,11 +197,15 @@ def compiles(result: Result) -> Compiles:
     return reduce(Compiles.__add__, (outcome.compiles for outcome in result.outcomes), Compiles())
 
 
-def summary(console: Console, result: Result, binhost: str) -> None:
-    """The table at the end of a build, and one line with the totals."""
+def summary(console: Console, result: Result) -> None:
+    """The table at the end of a build, and one line with the totals; of its first round too."""
+    if result.first is not None:
+        console.print("The first round:", highlight=False)
+        summary(console, result.first)
+        console.print("The second round:", highlight=False)
     if not result.plan.to_build:
         console.print(
-            f"Nothing to build: all {len(result.outcomes)} packages are in the binhost {binhost}", soft_wrap=True
+            f"Nothing to build: all {len(result.outcomes)} packages are in the binhost {result.binhost}", soft_wrap=True
         )
         return
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
@@ -219,7 +224,7 @@ def summary(console: Console, result: Result, binhost: str) -> None:
     total = compiles(result)
     counts = ", ".join(f"{len(result.of(verdict))} {verdict.value}" for verdict in Verdict if result.of(verdict))
     console.print(f"{counts} in {result.seconds:.0f} s; compiles: {total}", soft_wrap=True)
-    console.print(f"binhost: {binhost}", soft_wrap=True)
+    console.print(f"binhost: {result.binhost}", soft_wrap=True)
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:
@@ -260,6 +265,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     ]
     return {
         "target": plan.target,
+        **({"first": plan_json(plan.first)} if plan.first else {}),
         "repositories": repositories,
         "packages": packages,
         "order": [package.cpv for package in plan.packages],
@@ -275,7 +281,21 @@ def _counts(plan: Plan) -> str:
 
 
 def plan_table(console: Console, plan: Plan) -> None:
-    """The plan for a person."""
+    """The plan for a person, its first round before it."""
+    _in_rounds(console, plan, _plan_table)
+
+
+def _in_rounds(console: Console, plan: Plan, show: Callable[[Console, Plan], None]) -> None:
+    if plan.first is None:
+        show(console, plan)
+        return
+    console.print("First, into a binhost of their own:", highlight=False)
+    _in_rounds(console, plan.first, show)
+    console.print("Then, in nodes that have these:", highlight=False)
+    show(console, plan)
+
+
+def _plan_table(console: Console, plan: Plan) -> None:
     table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
     table.add_column("package", no_wrap=True)
@@ -293,7 +313,11 @@ def plan_table(console: Console, plan: Plan) -> None:
 
 
 def plan_reasons(console: Console, plan: Plan) -> None:
-    """A line for each package: what is done with it, why, and who asked for it."""
+    """A line for each package: what is done with it, why, and who asked for it; the first round before."""
+    _in_rounds(console, plan, _plan_reasons)
+
+
+def _plan_reasons(console: Console, plan: Plan) -> None:
     for package in plan.packages:
         named = f" [{' '.join(package.arguments)}]" if package.arguments else ""
         line = f"{package.action.value:>5} {package.cpv}: {package.reason}{named}"
@@ -306,6 +330,7 @@ def build_json(result: Result) -> dict[str, Any]:
     total = compiles(result)
     verdicts = {verdict.value: [outcome.cpv for outcome in result.of(verdict)] for verdict in Verdict}
     return {
+        **({"first": build_json(result.first)} if result.first else {}),
         **verdicts,
         "compiles": _compiles_json(total),
         "seconds": result.seconds,

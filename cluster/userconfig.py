@@ -9,7 +9,7 @@ all else                                     as it is: package.*, env, profile, 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cluster.errors import InputError
@@ -67,3 +67,13 @@ def lay(directory: Path | None, place: Path) -> None:
             shutil.copytree(path, place / path.name, symlinks=True, dirs_exist_ok=True)
         else:
             shutil.copy(path, place / path.name)
+
+
+def add(place: Path, lines: Iterable[str]) -> None:
+    """Add `lines` to the end of the configuration file `place`, or of the directory of such files."""
+    text = "".join(f"{line}\n" for line in lines)
+    if not text:
+        return
+    file = place / "zz-cluster" if place.is_dir() else place
+    with file.open("a") as stream:
+        stream.write(f"\n{text}")

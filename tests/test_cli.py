@@ -87,7 +87,7 @@ def all_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything is in the binhost."""
     (tmp_path / "binhost").mkdir()
 
-    def judged(plan: Plan, records: object) -> Plan:
+    def judged(plan: Plan, *binhosts: object) -> Plan:
         packages = (replace(package, action=Action.SKIP, reason=judge.KEPT) for package in plan.packages)
         return replace(plan, packages=tuple(packages))
 
@@ -349,7 +349,7 @@ def test_what_failed_and_what_that_blocks(
         Outcome(Cpv(TEXT), Verdict.FAILED, node="node-1", attempt=1, log=Path("/text.log"), reason="compile failed"),
         Outcome(Cpv(EDITOR), Verdict.BLOCKED, reason=f"needs {TEXT}, which failed"),
     )
-    result = session.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0)
+    result = session.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
     monkeypatch.setattr(session, "build", lambda *arguments: result)
     ended = cluster("build", "app/editor", *over, *(["--json"] if as_json else []))
     assert ended.code == 2
@@ -366,7 +366,7 @@ def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monke
     def build(opened: object, made: Any, nodes: int, reporter: session.Reporter) -> session.Result:
         reporter.step("looking for QEMU")
         reporter.start(made)
-        return session.Result(made, (), 0.0)
+        return session.Result(made, (), 0.0, Path())
 
     monkeypatch.setattr(session, "build", build)
     ended = cluster("build", "app/editor", *over, "--json")

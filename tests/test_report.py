@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,9 @@ def a_plan() -> Plan:
     )
 
 
+BINHOST = Path("/binhost/arm64")
+
+
 def a_result() -> Result:
     return Result(
         a_plan(),
@@ -47,6 +51,7 @@ def a_result() -> Result:
             ),
         ),
         55.25,
+        BINHOST,
     )
 
 
@@ -98,7 +103,7 @@ def test_build_json_is_the_contract() -> None:
 
 def test_summary_names_what_failed_and_what_that_blocks() -> None:
     console, stream = text_console()
-    report.summary(console, a_result(), "/binhost/arm64")
+    report.summary(console, a_result())
     lines = stream.getvalue().splitlines()
     assert f"failed {B}: configure failed [with brackets] (log: /logs/b.log)" in lines
     assert f"blocked {C}: needs {B}, which failed" in lines
@@ -109,7 +114,7 @@ def test_summary_names_what_failed_and_what_that_blocks() -> None:
 def test_summary_of_nothing_to_build() -> None:
     console, stream = text_console()
     skipped = plan(package(A, action=Action.SKIP))
-    report.summary(console, Result(skipped, (Outcome(A, Verdict.SKIPPED),), 0.1), "/binhost/arm64")
+    report.summary(console, Result(skipped, (Outcome(A, Verdict.SKIPPED),), 0.1, BINHOST))
     assert stream.getvalue() == "Nothing to build: all 1 packages are in the binhost /binhost/arm64\n"
 
 
@@ -118,8 +123,7 @@ def test_summary_cuts_no_name_when_it_is_piped() -> None:
     console, stream = text_console()
     report.summary(
         console,
-        Result(plan(package(name)), (Outcome(name, Verdict.BUILT, node="node-1", seconds=1234.0),), 1.0),
-        "/binhost",
+        Result(plan(package(name)), (Outcome(name, Verdict.BUILT, node="node-1", seconds=1234.0),), 1.0, BINHOST),
     )
     assert name in stream.getvalue()
 
@@ -249,3 +253,29 @@ def test_a_step_that_ends_with_an_error_is_not_ticked_off(watched: Watched) -> N
         raise RuntimeError
     lines = [line for _, line in watched.said]
     assert lines == ["… one", "✓ one 0 s", "… two", "✗ two 0 s"]
+
+
+def test_a_first_round_is_told_before_the_second() -> None:
+    first = Result(
+        plan(package(B)), (Outcome(B, Verdict.BUILT, node="node-1", seconds=9.0),), 9.0, Path("/binhost/first")
+    )
+    second = Result(plan(package(A)), (Outcome(A, Verdict.BUILT, node="node-1", seconds=5.0),), 14.0, BINHOST, first)
+    console, stream = text_console()
+    report.summary(console, second)
+    said = stream.getvalue()
+    places = [said.index(words) for words in ("The first round:", B, "binhost: /binhost/first", "The second", A)]
+    assert places == sorted(places)
+    assert report.build_json(second)["first"]["built"] == [B]
+    both = plan(package(A), first=plan(package(B, reason="breaks a circle with -x")))
+    assert report.plan_json(both)["first"]["order"] == [B]
+    console, stream = text_console()
+    report.plan_reasons(console, both)
+    assert stream.getvalue().splitlines()[:2] == [
+        "First, into a binhost of their own:",
+        f"build {B}: breaks a circle with -x",
+    ]
+
+
+def test_a_failed_first_round_fails_the_whole() -> None:
+    first = Result(plan(package(B)), (failure(B),), 9.0, BINHOST)
+    assert Result(plan(package(A)), (Outcome(A, Verdict.SKIPPED),), 9.0, BINHOST, first).exit_code == 2

@@ -328,7 +328,7 @@ ERRORS: dict[str, tuple[Ebuilds, Mapping[str, str], str, str]] = {
             "a/e-1": {"DEPEND": "a/b"},
         },
         {}, "a/b",
-        r"circular dependencies: a/c-1 -> a/d-1 -> a/c-1: break the circle",
+        r"circular dependencies: a/c-1 -> a/d-1 -> a/c-1: break the circle: have the stage provide",
     ),
     "broken ebuild": (
         {"a/b-1": {"_body": "if then\n"}}, {}, "a/b",

@@ -159,6 +159,16 @@ def _record(entry: gpkg.Entry) -> Record:
     )
 
 
+def joined(indexes: Iterable[str]) -> str:
+    """One index of the packages of several, with the header of the first that is not empty."""
+    parts = [index.strip("\n").split("\n\n") for index in indexes if index]
+    if not parts:
+        return ""
+    entries = [entry for _, *some in parts for entry in some]
+    header = re.sub(r"(?m)^PACKAGES: \d+$", f"PACKAGES: {len(entries)}", parts[0][0])
+    return "\n\n".join([header, *entries]) + "\n\n"
+
+
 def subset(index: str, cpvs: Collection[str]) -> str:
     """The `Packages` text `index` without the packages that are not in `cpvs`."""
     header, *entries = index.strip("\n").split("\n\n")

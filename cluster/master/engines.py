@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +13,10 @@ from typing import Protocol
 
 from cluster.errors import ClusterError, NodeLost
 from cluster.master import distcc, distfiles
-from cluster.master.binhost import AdmitError, Binhost
+from cluster.master.binhost import AdmitError, Binhost, joined
 from cluster.master.hostcompiler import CrossCompiler, HostCompiler
 from cluster.master.runs import Run
-from cluster.model import Compiles, Job, Outcome, Package, Verdict
+from cluster.model import Compiles, Cpv, Job, Outcome, Package, Verdict
 from cluster.node import build as builds
 from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
@@ -53,6 +53,15 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FirstRound:
+    """What was built before the plan and is in its nodes."""
+
+    binhost: Binhost
+    base: Mapping[Cpv, tuple[Cpv, ...]]
+    """The packages of it that the node of each package of the plan has."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalEngine:
     """QEMU nodes on this machine, each booted for one package and thrown away."""
 
@@ -70,6 +79,8 @@ class LocalEngine:
     composed: bool = True
     """Whether the host unpacks prerequisites."""
     compiler: HostCompiler | None = None
+    first: FirstRound | None = None
+    """What is in the nodes besides what each package requires."""
 
     def run(self, job: Job, node: str, entered: Entered) -> Outcome:
         """Fetch, build in a fresh node, admit."""
@@ -122,12 +133,12 @@ class LocalEngine:
     def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> tuple[builds.Built, Tally]:
         with log.open("wb", buffering=0) as stream, ExitStack() as stack:
             entered("prerequisites")
-            binpkgs = {cpv: self.binhost.path(cpv) for cpv in package.requires}
+            package, binpkgs, index = self._prerequisites(package)
             image = self._composed(tuple(binpkgs.values()), stream.write)
             materials = Materials(
                 distfiles=self.distdir,
                 binpkgs=binpkgs,
-                index=self.binhost.index_of(package.requires),
+                index=index,
                 prerequisites=image,
             )
             tally, ahead = Tally(), Tally()
@@ -154,6 +165,16 @@ class LocalEngine:
             if ahead.compiled:
                 stream.write(f"cluster: {ahead.compiled} compiles done by a pilot ahead of the node\n".encode())
         return built, tally
+
+    def _prerequisites(self, package: Package) -> tuple[Package, dict[Cpv, Path], str]:
+        """`package` with all that its node is to have, the files of that, and an index of them."""
+        own = {cpv: self.binhost.path(cpv) for cpv in package.requires}
+        index = self.binhost.index_of(package.requires)
+        if self.first is None or not (base := self.first.base.get(package.cpv)):
+            return package, own, index
+        earlier = {cpv: self.first.binhost.path(cpv) for cpv in base}
+        package = replace(package, requires=(*base, *package.requires))
+        return package, {**earlier, **own}, joined((self.first.binhost.index_of(base), index))
 
     @contextmanager
     def _ahead(

@@ -84,9 +84,5 @@ def _environment_files(directory: Path, node: Node) -> Iterator[tuple[str, str]]
 
 def _slots(needs: Iterable[Need]) -> str:
     """What the slot operators of `needs` are bound to: only these tell of a library's ABI (PMS 8.3.3)."""
-    bound = {f"{need.child.cp}:{full_slot(need.child.slot)}" for need in needs if any(map(_is_bound, need.atoms))}
-    return ",".join(sorted(bound))
-
-
-def _is_bound(atom: str) -> bool:
-    return atom.partition("[")[0].endswith("=")
+    bound = (need.child for need in needs if any(map(portagelib.is_bound, need.atoms)))
+    return ",".join(sorted({f"{child.cp}:{full_slot(child.slot)}" for child in bound}))

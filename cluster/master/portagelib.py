@@ -44,6 +44,7 @@ from portage.repository.config import parse_layout_conf
 from portage.versions import _pkg_str
 
 from cluster import userconfig
+from cluster.master.graph import smallest_cycle
 from cluster.model import Kind, Repository
 
 _FEATURES = "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance"
@@ -116,6 +117,8 @@ class Place:
     test: bool = False
     user: Path | None = None
     """The user's own directory like /etc/portage."""
+    package_use: tuple[str, ...] = ()
+    """Lines for package.use, after the user's own."""
     depcache: Path | None = None
     """In the place of var/cache/edb/dep."""
 
@@ -126,6 +129,7 @@ class Place:
         for directory in (config, self.root / "var/db", self.root / "var/tmp", self._depcache):
             directory.mkdir(parents=True, exist_ok=True)
         userconfig.lay(self.user, config)
+        userconfig.add(config / "package.use", self.package_use)
         (config / "make.conf").write_text(self.make_conf)
         _link(config / "make.profile", self.profile)
         _link(self.root / "var/db/pkg", self.installed)
@@ -199,6 +203,8 @@ class Need:
     kinds: tuple[Kind, ...]
     atoms: tuple[str, ...]
     """The dependency strings that `child` satisfies, sorted."""
+    satisfied: bool
+    """Whether the stage has something that would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +255,29 @@ class SlotConflict:
     versions: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class UseChange:
+    """Other USE flags for a package."""
+
+    cpv: str
+    enable: tuple[str, ...]
+    disable: tuple[str, ...]
+
+    @property
+    def flags(self) -> str:
+        """As package.use has them."""
+        return " ".join((*self.enable, *(f"-{flag}" for flag in self.disable)))
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """Packages of which each needs the next, and the last the first."""
+
+    cpvs: tuple[str, ...]
+    changes: tuple[UseChange, ...]
+    """Each of which breaks it; the smallest first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unsolved:
     """Why Portage found no solution. What is empty is not the reason."""
@@ -259,9 +288,8 @@ class Unsolved:
     conflicts: tuple[SlotConflict, ...] = ()
     blockers: tuple[tuple[str, str], ...] = ()
     """A package and the atom it blocks."""
-    circular: tuple[tuple[tuple[str, str], ...], ...] = ()
-    """What is left when no order can be found, as edges from a package to what it needs: the hardest
-    dependencies alone, then with softer and softer ones."""
+    circle: Circle | None = None
+    """Why no order can be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -609,7 +637,8 @@ def _needs(
         # Portage marks with `ignored` what it reads of a built package without needing it.
         real = [priority for priority in priorities if not getattr(priority, "ignored", False)]
         if kinds := tuple(kind for kind, name in _KINDS.items() if any(getattr(one, name) for one in real)):
-            yield Need(nodes[child], kinds, wishes.get((package, child), ()))
+            satisfied = all(priority.satisfied for priority in real)
+            yield Need(nodes[child], kinds, wishes.get((package, child), ()), satisfied)
 
 
 def _arguments(digraph: Any, package: Any) -> tuple[str, ...]:
@@ -627,7 +656,7 @@ def _unsolved(graph: Any) -> Unsolved:
         unmet=tuple(unmet),
         conflicts=tuple(conflicts),
         blockers=tuple(_blockers(dynamic)),
-        circular=tuple(_circular(dynamic._circular_deps_for_display)),
+        circle=_circle(dynamic),
     )
 
 
@@ -690,6 +719,32 @@ def _blockers(dynamic: Any) -> Iterator[tuple[str, str]]:
             yield (", ".join(sorted(_who(parent) for parent in parents)), str(blocker.atom).lstrip("!"))
 
 
+def _circle(dynamic: Any) -> Circle | None:
+    """The smallest circle of the hardest dependencies that have one."""
+    for edges in _circular(dynamic._circular_deps_for_display):
+        if cpvs := smallest_cycle(edges):
+            return Circle(cpvs, tuple(_breaking(dynamic._circular_dependency_handler, cpvs)))
+    return None
+
+
+def _breaking(handler: Any, cpvs: Sequence[str]) -> list[UseChange]:
+    """Portage's suggestions, which it makes for the circle that it met first, for this one."""
+    packages = {str(package.cpv): package for package in handler.graph if isinstance(package, Package)}
+    handler.shortest_cycle = tuple(packages[cpv] for cpv in cpvs)
+    handler.parent_solutions = {}
+    handler._find_suggestions()
+    changes = (
+        UseChange(
+            str(package.cpv),
+            tuple(sorted(flag for flag, state in solution if state)),
+            tuple(sorted(flag for flag, state in solution if not state)),
+        )
+        for package, solutions in handler.parent_solutions.items()
+        for solution in solutions
+    )
+    return sorted(changes, key=lambda change: (len(change.enable + change.disable), change.enable, change))
+
+
 def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
     """The edges of `digraph`, the hardest alone first: Portage shows its cycles in this order too."""
     if digraph is None:
@@ -704,6 +759,11 @@ def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
             for child in digraph.child_nodes(parent, ignore_priority=ignore)
             if isinstance(child, Package)
         )
+
+
+def is_bound(atom: str) -> bool:
+    """Whether `atom` has a slot operator that binds to the subslot at build time, as `:=` and `:0=` (PMS 8.3.3)."""
+    return atom.partition("[")[0].endswith("=")
 
 
 def name(cpv: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 from cluster.errors import InputError
 from cluster.master import ingredients, portagelib, trees
 from cluster.master.fingerprint import Parts
-from cluster.master.graph import smallest_cycle
-from cluster.master.portagelib import Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
+from cluster.master.portagelib import Need, Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
 from cluster.model import Cpv, Dependency, Distfile, Kind, Package, Plan, Repository
+from cluster.node.installed import with_built
 from cluster.process import tail
 from cluster.target import Target
 
@@ -26,6 +27,35 @@ class ResolveError(InputError):
     def __init__(self, what: str, mend: str = "", *, detail: str = "") -> None:
         super().__init__(what, mend)
         self.detail = detail
+
+
+class CircularError(ResolveError):
+    """Each package of a circle needs another of it built first."""
+
+    def __init__(self, circle: portagelib.Circle) -> None:
+        around = " -> ".join((*circle.cpvs, circle.cpvs[0]))
+        super().__init__(f"circular dependencies: {around}", _mend_circle(circle))
+        self.circle = circle
+
+
+def _mend_circle(circle: portagelib.Circle) -> str:
+    if not circle.changes:
+        return "break the circle: have the stage provide one of them (--installed); no USE flag would do"
+    change = circle.changes[0]
+    name = portagelib.name(change.cpv)
+    return (
+        f'build {change.cpv} with USE="{change.flags}" first, and again when the others are there: --break-cycles;'
+        f" or put `{name} {change.flags}` in package.use"
+    )
+
+
+class Order(enum.StrEnum):
+    """Which of two things that exclude each other a plan is to have."""
+
+    NEWEST = "newest"
+    """Every build has its dependencies as the plan makes them, as far as Portage's order allows."""
+    PARALLEL = "parallel"
+    """A build does not wait for what the stage has in a version that will do, unless it links to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +78,11 @@ class Request:
     """The user's own lines for make.conf."""
     user: Path | None = None
     """The user's own directory like /etc/portage."""
+    order: Order = Order.NEWEST
+    package_use: tuple[str, ...] = ()
+    """Lines for package.use, after the user's own."""
+    first: tuple[Package, ...] = ()
+    """What is built before this plan and is part of the stage then."""
     built_with: Parts = ()
     """The stage's part of every package's fingerprint."""
     metadata: Path | None = None
@@ -70,10 +105,11 @@ def resolve(request: Request, workdir: Path) -> Plan:
         root=workdir.absolute(),
         repositories=request.repositories,
         profile=request.profile,
-        installed=request.installed,
+        installed=_installed(request, workdir.absolute()),
         make_conf=request.make_conf,
         test=request.test,
         user=request.user,
+        package_use=request.package_use,
         depcache=request.metadata,
     )
     with portagelib.listening() as said:
@@ -90,6 +126,13 @@ def resolve(request: Request, workdir: Path) -> Plan:
     if isinstance(problem, ResolveError):
         raise _with_detail(problem, said.text)
     raise problem
+
+
+def _installed(request: Request, workdir: Path) -> Path:
+    """What the nodes of this plan have, when its first round is done."""
+    if not request.first:
+        return request.installed
+    return with_built(request.installed, request.first, workdir / "first", request.target.name)
 
 
 def _with_detail(problem: ResolveError, said: str) -> ResolveError:
@@ -116,7 +159,7 @@ def _default(target: portagelib.Target) -> tuple[str, ...]:
 
 
 def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
-    requires = _requires(solution)
+    requires = _requires(solution, request.order)
     packages = tuple(_package(request, target, solution, node, requires[node]) for node in solution.order)
     return Plan(
         target=request.target.name,
@@ -166,36 +209,47 @@ def _requested(solution: Solution, node: Node) -> bool:
     return node in solution.arguments or node not in solution.parents
 
 
-def _requires(solution: Solution) -> dict[Node, tuple[Cpv, ...]]:
+def _requires(solution: Solution, order: Order) -> dict[Node, tuple[Cpv, ...]]:
     """For each package of the plan, what must be in the node before its build.
 
     These are its build-time children, closed over what they need to run. Of those only
     the ones before it in Portage's order count: a sequential emerge would have installed
     exactly them, and what comes later (a runtime cycle, a post dependency) the stage has in
     its own version. So every edge agrees with one order, and the plan has no cycle.
+
+    In the most parallel order what the stage satisfies is left out. A slot operator's is not: the
+    package would be bound to the stage's library, which is not the one that it is used with.
     """
     place = {node: index for index, node in enumerate(solution.order)}
     return {
         node: tuple(
             Cpv(child.cpv)
-            for child in sorted(_closure(solution, node), key=lambda child: place.get(child, len(place)))
+            for child in sorted(_closure(solution, node, order), key=lambda child: place.get(child, len(place)))
             if place.get(child, len(place)) < place[node]
         )
         for node in solution.order
     }
 
 
-def _closure(solution: Solution, node: Node) -> set[Node]:
+def _closure(solution: Solution, node: Node, order: Order) -> set[Node]:
     """What the build of `node` needs, and what that needs to run. What the stage has is complete as it is."""
     found: set[Node] = set()
-    stack = [need.child for need in solution.needs[node] if Kind.BUILD in need.kinds]
+    stack = [need.child for need in _counted(solution, node, order) if Kind.BUILD in need.kinds]
     while stack:
         child = stack.pop()
         if child in found or not child.merge:
             continue
         found.add(child)
-        stack.extend(need.child for need in solution.needs[child] if need.kinds != (Kind.BUILD,))
+        stack.extend(need.child for need in _counted(solution, child, order) if need.kinds != (Kind.BUILD,))
     return found
+
+
+def _counted(solution: Solution, node: Node, order: Order) -> Iterator[Need]:
+    return (need for need in solution.needs[node] if _counts(need, order))
+
+
+def _counts(need: Need, order: Order) -> bool:
+    return order is Order.NEWEST or not need.satisfied or any(map(portagelib.is_bound, need.atoms))
 
 
 def _distfiles(target: portagelib.Target, node: Node, *, strict: bool) -> tuple[Distfile, ...]:
@@ -292,18 +346,9 @@ def _explain(target: portagelib.Target, problem: Unsolved) -> ResolveError:
     if problem.blockers:
         blocker, blocked = problem.blockers[0]
         return ResolveError(f"{blocker} cannot be installed beside {blocked}", "ask for one of the two")
-    for edges in problem.circular:
-        if cycle := smallest_cycle(edges):
-            return _explain_cycle(cycle)
+    if problem.circle:
+        return CircularError(problem.circle)
     return ResolveError("Portage found no solution")
-
-
-def _explain_cycle(cycle: Sequence[str]) -> ResolveError:
-    around = " -> ".join((*cycle, cycle[0]))
-    return ResolveError(
-        f"circular dependencies: {around}",
-        "break the circle: turn off a USE flag of one of them, or have the stage provide one (--installed)",
-    )
 
 
 def _explain_conflict(conflict: SlotConflict) -> ResolveError:

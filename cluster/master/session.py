@@ -17,6 +17,7 @@ from cluster.config import Config
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import (
+    bootstrap,
     dispatch,
     distcc,
     distfiles,
@@ -29,7 +30,7 @@ from cluster.master import (
     trees,
 )
 from cluster.master.journal import Journal
-from cluster.model import Cpv, Outcome, Plan, Repository, Verdict
+from cluster.model import Cpv, Outcome, Package, Plan, Repository, Verdict
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -75,11 +76,21 @@ class Session:
     """The user's own directory like /etc/portage."""
     siblings: tuple[Path, ...] = ()
     """Other binhosts, to take from what they have just as a build would make it."""
+    order: resolver.Order = resolver.Order.NEWEST
+    break_cycles: bool = False
+    """Whether packages may be built twice, to break circles of dependencies."""
+    stages: int = 1
+    """2 to build everything once more in a stage of what came out."""
 
     @property
     def make_conf(self) -> str:
         """The user's own lines for make.conf."""
         return userconfig.make_conf(self.user, self.config.build.make_conf)
+
+    @property
+    def earlier(self) -> Session:
+        """The same for the first round of a plan, which has a binhost of its own beside."""
+        return replace(self, binhost=self.binhost.with_name(f"{self.binhost.name}-first"))
 
     @property
     def journal(self) -> Path:
@@ -94,6 +105,10 @@ class Result:
     plan: Plan
     outcomes: tuple[Outcome, ...]
     seconds: float
+    binhost: Path
+    """Its directory."""
+    first: Result | None = None
+    """How the plan's first round ended."""
 
     def of(self, *verdicts: Verdict) -> tuple[Outcome, ...]:
         """The outcomes with one of `verdicts`."""
@@ -102,7 +117,8 @@ class Result:
     @property
     def exit_code(self) -> int:
         """2 if a package failed, was lost for good or was blocked, else 0."""
-        return 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
+        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
+        return max(mine, self.first.exit_code if self.first else 0)
 
 
 def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True, defaults: bool = False) -> Plan:
@@ -129,16 +145,23 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True,
             test=session.config.build.test,
             make_conf=session.make_conf,
             user=session.user,
+            order=session.order,
             built_with=_built_with(session),
             manifests=sources,
             defaults=defaults,
         )
         (work / "resolve").mkdir()
         with trees.revising(session.repositories) as revised:
-            plan = resolver.resolve(request, work / "resolve")
+            solve = bootstrap.unbroken if session.break_cycles else resolver.resolve
+            plan = solve(request, work / "resolve")
         plan = replace(plan, repositories=revised())
+    return _judged(session, bootstrap.twice(plan) if session.stages == 2 else plan)
+
+
+def _judged(session: Session, plan: Plan) -> Plan:
     siblings = {path: _records(path, plan.chost) for path in session.siblings}
-    return judge.judged(plan, _records(session.binhost, plan.chost), siblings)
+    found = judge.judged(plan, _records(session.binhost, plan.chost), siblings)
+    return replace(found, first=_judged(session.earlier, plan.first)) if plan.first else found
 
 
 def _built_with(session: Session) -> fingerprint.Parts:
@@ -322,6 +345,7 @@ def engine_for(
     *,
     nodes: int,
     compiles: Path | None = None,
+    first: engines.FirstRound | None = None,
 ) -> engines.LocalEngine:
     """What runs jobs on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
@@ -343,18 +367,42 @@ def engine_for(
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
         compiler=_compiler(session, cross, stack, compiles, nodes, reporter),
+        first=first,
     )
 
 
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
     """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
+    if plan.first is None or not plan.to_build:
+        return _build(session, plan, nodes, reporter)
+    earlier = session.earlier
+    reporter.step(f"the first round, into {earlier.binhost}")
+    first = build(earlier, plan.first, nodes, reporter)
+    if first.exit_code:
+        return Result(plan, tuple(map(_without_first, plan.packages)), first.seconds, session.binhost, first)
+    reporter.step(f"the second round, into {session.binhost}")
+    round_one = engines.FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
+    second = _build(session, plan, nodes, reporter, round_one)
+    return replace(second, first=first, seconds=round(first.seconds + second.seconds, 2))
+
+
+def _without_first(package: Package) -> Outcome:
+    """How `package` ends when the first round failed."""
+    if package.action.builds:
+        return Outcome(package.cpv, Verdict.BLOCKED, reason="needs the first round, which failed")
+    return Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
+
+
+def _build(
+    session: Session, plan: Plan, nodes: int, reporter: Reporter, first: engines.FirstRound | None = None
+) -> Result:
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
     journal = Journal(session.journal)
     _take(binhost, plan)
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
-        return Result(plan, skipped, round(time.monotonic() - start, 2))
+        return Result(plan, skipped, round(time.monotonic() - start, 2), session.binhost)
     with only_one(session), ExitStack() as stack:
         left = runs.sweep(session.directories.state)
         if left:
@@ -363,14 +411,15 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
             paths.require_space(directory, _BUILD_MIB, purpose)
         hardware = hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
-        engine = engine_for(session, hardware, live, binhost, stack, reporter, nodes=min(nodes, len(plan.to_build)))
+        count = min(nodes, len(plan.to_build))
+        engine = engine_for(session, hardware, live, binhost, stack, reporter, nodes=count, first=first)
         plan = _with_toolchain(plan, hardware.stage)
         before = binhost.records()
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
             engine,
-            tuple(f"node-{number}" for number in range(1, min(nodes, len(plan.to_build)) + 1)),
+            tuple(f"node-{number}" for number in range(1, count + 1)),
             attempts=session.config.build.attempts,
             past_seconds=journal.seconds(session.target.name),
             progress=reporter,
@@ -379,7 +428,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Resul
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)
-    return Result(plan, outcomes, round(time.monotonic() - start, 2))
+    return Result(plan, outcomes, round(time.monotonic() - start, 2), session.binhost)
 
 
 def providers(session: Session) -> tuple[distfiles.Provider, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.master import portagelib
+from cluster.model import Package
 
 _EAPI = "8"
 _BUILD_TIME = "1"
@@ -26,26 +28,52 @@ def write_installed(provides: Iterable[str], root: Path, arch: str) -> Path:
         cpv, _, slot = entry.partition(":")
         if not portagelib.valid_cpv(cpv) or (":" in entry and not slot):
             raise InputError(f"{entry!r} is not CATEGORY/NAME-VERSION[:SLOT]", "mend `provides` in the stage's recipe")
-        _write_entry(database / cpv, slot or "0", arch, counter)
+        _write_entry(database / cpv, {"SLOT": slot or "0", "KEYWORDS": arch, "USE": arch, "COUNTER": str(counter)})
     return database
 
 
-def _write_entry(directory: Path, slot: str, arch: str, counter: int) -> None:
+def with_built(database: Path, packages: Iterable[Package], root: Path, arch: str) -> Path:
+    """Write `root`/var/db/pkg, which is `database` after `packages` were merged into it, and return it.
+
+    Of the two only links are made; Portage takes the packages for installed, with the USE they are built with.
+    """
+    result = root / "var/db/pkg"
+    shutil.rmtree(result, ignore_errors=True)
+    result.mkdir(parents=True)
+    built = tuple(packages)
+    replaced = {(package.name, package.slot.partition("/")[0]) for package in built}
+    for entry in sorted(database.glob("*/*")):
+        slot = (entry / "SLOT").read_text().strip().partition("/")[0] if (entry / "SLOT").is_file() else ""
+        cpv = f"{entry.parent.name}/{entry.name}"
+        if portagelib.valid_cpv(cpv) and (portagelib.name(cpv), slot) not in replaced:
+            (result / cpv).parent.mkdir(exist_ok=True)
+            (result / cpv).symlink_to(entry)
+    for counter, package in enumerate(built, start=1_000_000):
+        values = {
+            "SLOT": package.slot,
+            "KEYWORDS": arch,
+            "USE": " ".join((*package.use, arch)),
+            "IUSE": " ".join(package.iuse),
+            "COUNTER": str(counter),
+            "repository": package.repository,
+        }
+        _write_entry(result / package.cpv, values)
+    return result
+
+
+def _write_entry(directory: Path, own: Mapping[str, str]) -> None:
     """One package's directory. Portage wants all of these, and reads an absent dependency as none."""
     values = {
         "CATEGORY": directory.parent.name,
         "PF": directory.name,
-        "SLOT": slot,
         "EAPI": _EAPI,
-        "KEYWORDS": arch,
         "repository": "stage",
-        "USE": arch,
         "IUSE": "",
         "DEFINED_PHASES": "-",
         "DESCRIPTION": "part of the stage",
-        "COUNTER": str(counter),
         "BUILD_TIME": _BUILD_TIME,
         "SIZE": "0",
+        **own,
     }
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "CONTENTS").write_text("")
