@@ -72,6 +72,16 @@ def test_the_second_round_has_what_the_first_made_unless_it_makes_its_own(tmp_pa
     assert "dev/python-3" not in base[Cpv("app/top-1")]
 
 
+def test_what_a_build_uses_of_the_first_round_is_part_of_what_it_is_made_from(tmp_path: Path) -> None:
+    def made(ebuilds: Ebuilds) -> dict[str, str]:
+        found = bootstrap.unbroken(request(tmp_path, ebuilds, "app/top"), tmp_path / "work")
+        return {each.cpv: dict(each.fingerprint)["first"] for each in found.packages}
+
+    before = made(CIRCLE)
+    after = made({**CIRCLE, "dev/python-3": {**CIRCLE["dev/python-3"], "DESCRIPTION": "other"}})
+    assert {cpv for cpv in before if before[cpv] != after[cpv]} == {"lib/tls-1"}
+
+
 def test_two_circles_are_broken_one_after_the_other(tmp_path: Path) -> None:
     ebuilds = {
         **CIRCLE,

@@ -15,7 +15,7 @@ from cluster.errors import InputError
 from cluster.master import fingerprint, resolver
 from cluster.master.portagelib import Circle, UseChange
 from cluster.master.resolver import CircularError, Request
-from cluster.model import Cpv, Package, Plan
+from cluster.model import Cpv, Kind, Package, Plan
 
 _MOST = 12  # circles in one plan, before it is a fault in the tree
 
@@ -52,7 +52,23 @@ def _two_rounds(request: Request, changes: dict[str, UseChange], workdir: Path) 
     first = resolver.resolve(replace(request, atoms=atoms, package_use=lines), workdir)
     again = tuple(f"={package.cpv}" for package in first.packages)
     rest = resolver.resolve(replace(request, atoms=(*request.atoms, *again), first=first.packages), workdir)
-    return replace(rest, packages=tuple(_unasked(rest, set(again))), first=_explained(first, changes))
+    rest = replace(rest, packages=tuple(_unasked(rest, set(again))), first=_explained(first, changes))
+    return _made_with_first(rest, first)
+
+
+def _made_with_first(plan: Plan, first: Plan) -> Plan:
+    """`plan`, in whose fingerprints are those of the first round's packages that a build uses itself.
+
+    Libraries do not tell of them: what was linked to one of these is used with the second round's.
+    """
+    made = {package.cpv: fingerprint.render(package.fingerprint) for package in first.packages}
+
+    def with_part(package: Package) -> Package:
+        needs = (need.cpv for need in package.dependencies if Kind.BUILD in need.kinds)
+        used = [made[cpv] for cpv in needs if cpv in made and cpv not in package.requires]
+        return replace(package, fingerprint=(*package.fingerprint, ("first", fingerprint.digest(*used))))
+
+    return replace(plan, packages=tuple(map(with_part, plan.packages)))
 
 
 def _explained(first: Plan, changes: dict[str, UseChange]) -> Plan:

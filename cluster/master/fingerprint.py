@@ -10,6 +10,7 @@ A binary package has it as the file CLUSTER_FINGERPRINT of its metadata, one lin
     config       VARIABLE:HASH (cluster.master.buildconfig)
     slots        CATEGORY/NAME:SLOT/SUBSLOT of what its slot operators (`:=`) were bound to
     tools        the packages of the compiler that are prerequisites
+    first        what of a first round its build uses (cluster.master.bootstrap)
     stage        the recipe of the stage it was built in
     toolchain    what the stage's own compilers say of themselves
 
@@ -33,6 +34,7 @@ _WORDS = {
     "files": "a file of its ebuild's files/ changed",
     "sources": "a source archive changed",
     "patches": "the user's patches for it changed",
+    "first": "what was built before it, to break a circle, changed",
     "stage": "the stage's recipe changed",
     "toolchain": "the stage's compiler changed",
 }
