@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,7 +70,12 @@ class Common:
 class What:
     """Options that say what is planned."""
 
-    target: Annotated[str | None, Parameter(help="The architecture: a name from `cluster targets`.")] = None
+    target: Annotated[
+        list[str], Parameter(negative="", help="The architecture: a name from `cluster targets`; may be repeated.")
+    ] = field(default_factory=list)
+    variant: Annotated[list[str], Parameter(negative="", help="A variant of the configuration; may be repeated.")] = (
+        field(default_factory=list)
+    )
     repo: Annotated[list[str], Parameter(negative="", help="NAME=DIR, an ebuild repository; may be repeated.")] = field(
         default_factory=list
     )
@@ -103,24 +108,54 @@ def _repositories(what: What, settings: config.Config, directories: paths.Direct
     return tuple(given) or tuple(tree.repository for tree in _trees(settings, directories))
 
 
-def _open(what: What, common: Common) -> sessions.Session:
+def _variants(what: What, settings: config.Config) -> dict[str, config.Variant]:
+    """The variants that are asked for by their names; a target is one too."""
+    if what.variant and what.target:
+        raise InputError("--variant and --target exclude each other", "a variant names its target itself")
+    for name in what.variant:
+        if name not in settings.variants:
+            known = ", ".join(settings.variants) or "none, write [variants.NAME] into your configuration"
+            raise InputError(f"there is no variant {name!r}", f"variants: {known}")
+    named = {name: settings.variants[name] for name in what.variant}
+    return named or {name: config.Variant(target=name) for name in what.target or [settings.build.target]}
+
+
+def _open_all(what: What, common: Common) -> tuple[sessions.Session, ...]:
+    """A session for each target or variant that is asked for."""
     settings = config.load(common.config)
-    chosen = target.load(what.target or settings.build.target)
+    chosen = _variants(what, settings)
+    return tuple(_session(what, common, settings, name, chosen[name], alone=len(chosen) == 1) for name in chosen)
+
+
+def _open(what: What, common: Common) -> sessions.Session:
+    opened = _open_all(what, common)
+    if len(opened) > 1:
+        names = ", ".join(session.name for session in opened)
+        raise InputError(f"this is for one target or variant at a time, not for {names}", "name one")
+    return opened[0]
+
+
+def _session(
+    what: What, common: Common, settings: config.Config, name: str, variant: config.Variant, *, alone: bool
+) -> sessions.Session:
+    chosen = target.load(variant.target or settings.build.target)
     directories = paths.directories(common.state)
-    user = userconfig.find(settings.portage.directory if what.portage is None else what.portage, chosen.name)
-    configured = Path(settings.profile.path).expanduser() if settings.profile.path else None
-    profile = what.profile or configured or userconfig.profile(user)
+    user = userconfig.find(what.portage or variant.portage or settings.portage.directory, chosen.name)
+    configured = variant.profile or settings.profile.path
+    profile = what.profile or (Path(configured).expanduser() if configured else userconfig.profile(user))
     if what.installed is not None and not what.installed.is_dir():
         raise InputError(f"--installed {what.installed} is not a directory", "name a /var/db/pkg")
+    own = common.binhost if common.binhost is None or alone else common.binhost / name
     return sessions.Session(
         config=settings,
         directories=directories,
-        binhost=(common.binhost or directories.binhosts / chosen.name).absolute(),
+        binhost=(own or directories.binhosts / name).absolute(),
         target=chosen,
         repositories=_repositories(what, settings, directories),
         profile=(profile or paths.data("profiles", chosen.profile)).absolute(),
         installed=what.installed.absolute() if what.installed else None,
         emptytree=what.emptytree,
+        name=name,
         user=user,
         order=what.order,
         break_cycles=what.break_cycles,
@@ -148,11 +183,15 @@ def plan(
 ) -> int:
     """Show what `build` would do for ATOMS (packages and @sets), in order."""
     what, common = what or What(), common or Common()
-    result = sessions.make_plan(_open(what, common), atoms, sources=False)
+    opened = _open_all(what, common)
+    plans = sessions.make_plans(opened, atoms, sources=False)
+    show = report.plan_reasons if reason else report.plan_table
     if common.json:
-        _print_json(report.plan_json(result))
-    else:
-        (report.plan_reasons if reason else report.plan_table)(_console(common), result)
+        _print_json(_one_or_all([report.plan_json(each) for each in plans], opened))
+        return 0
+    for session, each in zip(opened, plans, strict=True):
+        _heading(common, session, opened)
+        show(_console(common), each)
     return 0
 
 
@@ -235,6 +274,18 @@ def impact(package: str, /, *atoms: str, what: What | None = None, common: Commo
     return 0
 
 
+def _one_or_all(parts: Sequence[dict[str, Any]], opened: Sequence[sessions.Session]) -> Mapping[str, Any]:
+    """The one of `parts` by itself; of several each under its session's name."""
+    if len(parts) == 1:
+        return parts[0]
+    return {session.name: part for session, part in zip(opened, parts, strict=True)}
+
+
+def _heading(common: Common, session: sessions.Session, opened: Sequence[sessions.Session]) -> None:
+    if len(opened) > 1:
+        _console(common).print(f"[bold]{escape(session.name)}[/]", highlight=False)
+
+
 def _helped(session: sessions.Session, plain: bool, audit: float | None) -> sessions.Session:
     """The session with the help for nodes that `build`'s options ask for."""
     chosen = config.plain(session.config) if plain else session.config
@@ -258,18 +309,20 @@ def build(
 ) -> int:
     """Build ATOMS (packages and @sets) into the binhost."""
     what, common = what or What(), common or Common()
-    session = _helped(_open(what, common), plain, audit_compiles)
+    opened = tuple(_helped(session, plain, audit_compiles) for session in _open_all(what, common))
     if nodes is not None:
         _at_least_one(nodes, "--nodes")
     console = _console(common)
-    made = sessions.make_plan(session, atoms)
-    with report.Reporter(console) as reporter:
-        result = sessions.build(session, made, nodes or session.config.build.nodes, reporter)
+    results = []
+    for session, made in zip(opened, sessions.make_plans(opened, atoms), strict=True):
+        _heading(common, session, opened)
+        with report.Reporter(console) as reporter:
+            results.append(sessions.build(session, made, nodes or session.config.build.nodes, reporter))
+        if not common.json:
+            report.summary(console, results[-1])
     if common.json:
-        _print_json(report.build_json(result))
-    else:
-        report.summary(console, result)
-    return result.exit_code
+        _print_json(_one_or_all([report.build_json(result) for result in results], opened))
+    return max(result.exit_code for result in results)
 
 
 @app.command

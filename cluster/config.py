@@ -156,6 +156,14 @@ def _as_table(value: Any) -> Any:
     return value
 
 
+class Variant(_Section):
+    """`[variants.NAME]`: what differs from the rest of the file; empty for nothing."""
+
+    target: str = ""
+    portage: str = ""
+    profile: str = ""
+
+
 class Config(_Section):
     """The whole file; what each key means stands in default.toml."""
 
@@ -169,6 +177,7 @@ class Config(_Section):
     repositories: dict[Annotated[str, AfterValidator(_tree_name)], Annotated[Tree, BeforeValidator(_as_table)]]
     profile: Profile
     portage: Portage
+    variants: dict[str, Variant]
 
 
 def plain(config: Config) -> Config:

@@ -637,3 +637,41 @@ def test_plan_says_why_in_a_line_for_each_package(cluster: Cluster, over: list[s
         f"build {EDITOR}: requested [app/editor]",
         "2 to build, 0 in the binhost already",
     ]
+
+
+# Several targets and variants.
+
+
+@pytest.fixture
+def varied(tmp_path: Path, over: list[str]) -> list[str]:
+    """The options with a configuration of two variants, of which `small` has another USE for the library."""
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/package.use").write_text("app/editor -icu\n")
+    file = tmp_path / "config.toml"
+    file.write_text(f'[variants]\nfull = {{}}\nsmall = {{ portage = "{tmp_path}/small" }}\n')
+    return [*over, "--config", str(file)]
+
+
+def test_variants_are_planned_in_one_go_and_share_what_is_the_same(cluster: Cluster, varied: list[str]) -> None:
+    words = ["plan", "app/editor", "--variant", "full", "--variant", "small", *varied]
+    said = cluster(*words, "--json").json
+    actions = {name: [entry["action"] for entry in part["packages"]] for name, part in said.items()}
+    assert actions == {"full": ["build", "build"], "small": ["take", "build"]}
+    assert said["small"]["packages"][0]["reason"] == "full has the same"
+    shown = cluster(*words, "--reason").out.splitlines()
+    assert [line for line in shown if " " not in line] == ["full", "small"]
+    assert "1 to build, 1 to take from another binhost, 0 in the binhost already" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["plan", "--variant", "smal"], "there is no variant 'smal': variants: full, small"),
+        (["plan", "--variant", "full", "--target", "arm64"], "--variant and --target exclude each other"),
+        (["verify", "--variant", "full", "--variant", "small"], "this is for one target or variant at a time"),
+    ],
+)
+def test_what_is_wrong_with_a_variant(cluster: Cluster, varied: list[str], words: list[str], told: str) -> None:
+    ended = cluster(words[0], "app/editor", *words[1:], *varied)
+    assert ended.code == 1
+    assert told in ended.err

@@ -6,7 +6,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +28,10 @@ from cluster.master import (
     resolver,
     runs,
     trees,
+    variants,
 )
 from cluster.master.journal import Journal
-from cluster.model import Cpv, Outcome, Package, Plan, Repository, Verdict
+from cluster.model import Action, Cpv, Outcome, Package, Plan, Repository, Verdict
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, verify, warm
 from cluster.node.build import Limits
 from cluster.node.installed import write_installed
@@ -72,6 +73,8 @@ class Session:
     profile: Path
     installed: Path | None
     emptytree: bool
+    name: str = ""
+    """What its plans are called where there are several."""
     user: Path | None = None
     """The user's own directory like /etc/portage."""
     siblings: tuple[Path, ...] = ()
@@ -164,6 +167,12 @@ def _judged(session: Session, plan: Plan) -> Plan:
     return replace(found, first=_judged(session.earlier, plan.first)) if plan.first else found
 
 
+def make_plans(chosen: Sequence[Session], atoms: tuple[str, ...], *, sources: bool = True) -> tuple[Plan, ...]:
+    """A plan for each of `chosen`, as `make_plan`; of two that would build the same the later takes it."""
+    plans = [(session.name, session.binhost, make_plan(session, atoms, sources=sources)) for session in chosen]
+    return variants.shared(plans)
+
+
 def _built_with(session: Session) -> fingerprint.Parts:
     """The stage's part of a fingerprint; without its toolchain's while there is no stage."""
     recipe = target.load_recipe()
@@ -200,11 +209,19 @@ def _records(directory: Path, chost: str) -> judge.Records:
     return binhosts.Binhost(directory, chost).records() if directory.exists() else {}
 
 
-def _take(binhost: binhosts.Binhost, plan: Plan) -> None:
-    """Copy what other binhosts have."""
-    for package in plan.packages:
-        if package.origin is not None:
-            binhost.take(package.origin, package)
+def _taken(binhost: binhosts.Binhost, plan: Plan) -> Plan:
+    """`plan` after copying what other binhosts have; what they lack after all is built."""
+    packages = tuple(package if package.origin is None else _take(binhost, package) for package in plan.packages)
+    return replace(plan, packages=packages)
+
+
+def _take(binhost: binhosts.Binhost, package: Package) -> Package:
+    assert package.origin is not None
+    try:
+        binhost.take(package.origin, package)
+    except binhosts.AdmitError as error:
+        return replace(package, action=Action.BUILD, reason=str(error), origin=None)
+    return package
 
 
 @contextmanager
@@ -399,7 +416,7 @@ def _build(
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
     journal = Journal(session.journal)
-    _take(binhost, plan)
+    plan = _taken(binhost, plan)
     if not plan.to_build:
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
         return Result(plan, skipped, round(time.monotonic() - start, 2), session.binhost)
