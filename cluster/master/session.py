@@ -93,7 +93,13 @@ class Session:
     @property
     def earlier(self) -> Session:
         """The same for the first round of a plan, which has a binhost of its own beside."""
-        return replace(self, binhost=self.binhost.with_name(f"{self.binhost.name}-first"))
+        named = f"{self.name or self.target.name}-first"
+        return replace(self, name=named, binhost=self.binhost.with_name(f"{self.binhost.name}-first"))
+
+    @property
+    def logs(self) -> Path:
+        """The directory of its build logs."""
+        return self.directories.logs / (self.name or self.target.name)
 
     @property
     def journal(self) -> Path:
@@ -379,7 +385,7 @@ def engine_for(
         binhost=binhost,
         distdir=session.directories.distfiles,
         providers=providers(session),
-        logs=session.directories.logs / session.target.name,
+        logs=session.logs,
         cache=session.directories.cache,
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
@@ -466,7 +472,7 @@ def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
     commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
     runs.sweep(session.directories.state)
     hardware = hardware_for(session, 1, reporter)
-    log = session.directories.logs / session.target.name / "verify.log"
+    log = session.logs / "verify.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         live = stack.enter_context(runs.Run(session.directories.state))
