@@ -9,7 +9,10 @@ from pathlib import Path
 from cluster.model import Repository
 
 Ebuilds = Mapping[str, Mapping[str, str]]
-"""CATEGORY/NAME-VERSION to the variables that its ebuild sets. `_body` is text put after them as it is."""
+"""CATEGORY/NAME-VERSION to the variables that its ebuild sets.
+
+`_inherit` names eclasses of `files`; `_body` is text put after all as it is.
+"""
 
 _DEFAULTS = {"EAPI": "8", "SLOT": "0", "KEYWORDS": "arm64", "LICENSE": "MIT", "DESCRIPTION": "a test"}
 
@@ -47,24 +50,33 @@ def write_repository(
         "profiles/arm64/make.defaults": MAKE_DEFAULTS,
     }
     for cpv, variables in ebuilds.items():
-        texts.update(_ebuild(cpv, variables))
+        texts.update(_ebuild(cpv, variables, files or {}))
     for path, text in {**texts, **(files or {})}.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
     return Repository(name, root)
 
 
-def _ebuild(cpv: str, variables: Mapping[str, str]) -> dict[str, str]:
+def _ebuild(cpv: str, variables: Mapping[str, str], files: Mapping[str, str]) -> dict[str, str]:
     category, _, pf = cpv.partition("/")
     values = {**_DEFAULTS, **variables}
     body = values.pop("_body", None)
-    text = "".join(f'{key}="{value}"\n' for key, value in values.items()) + (body or "")
+    inherited = values.pop("_inherit", "").split()
+    text = "".join(f'{key}="{value}"\n' for key, value in values.items())
+    text += (f"inherit {' '.join(inherited)}\n" if inherited else "") + (body or "")
     written = {f"{category}/{pf.rpartition('-')[0]}/{pf}.ebuild": text}
     if body is None:
         digest = hashlib.md5(text.encode()).hexdigest()
         cache = {**values, "DEFINED_PHASES": "-", "_md5_": digest}
+        if inherited:
+            cache["INHERITED"] = " ".join(inherited)
+            cache["_eclasses_"] = "\t".join(f"{name}\t{_eclass_md5(files, name)}" for name in inherited)
         written[f"metadata/md5-cache/{cpv}"] = "".join(f"{key}={value}\n" for key, value in sorted(cache.items()))
     return written
+
+
+def _eclass_md5(files: Mapping[str, str], name: str) -> str:
+    return hashlib.md5(files[f"eclass/{name}.eclass"].encode()).hexdigest()
 
 
 def manifest(name: str, content: bytes) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from factories import package, plan
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from repos import Ebuilds, write_repository
 
@@ -255,7 +255,7 @@ def test_what_was_linked_to_another_library_is_not_taken() -> None:
 # Through the real resolver: an edit of a tree or of the configuration, and the lines that follow.
 
 EBUILDS: Ebuilds = {
-    "app/a-1": {"IUSE": "x", "DEPEND": "lib/l:=", "RDEPEND": "lib/l:=", "_body": "inherit one\n"},
+    "app/a-1": {"IUSE": "x", "DEPEND": "lib/l:=", "RDEPEND": "lib/l:=", "_inherit": "one"},
     "lib/l-1": {"SLOT": "0/1"},
     "app/b-1": {},
 }
@@ -268,7 +268,13 @@ class Tree:
 
     place: Path
 
-    def planned(self, ebuilds: Ebuilds = EBUILDS, user: Mapping[str, str] | None = None, **files: str) -> Plan:
+    def planned(
+        self,
+        ebuilds: Ebuilds = EBUILDS,
+        user: Mapping[str, str] | None = None,
+        atoms: tuple[str, ...] = ("app/a", "app/b"),
+        **files: str,
+    ) -> Plan:
         overlay = {**FILES, **{name.replace("__", "/"): text for name, text in files.items()}}
         repository = write_repository(self.place / "repo", ebuilds, files=overlay)
         for name, text in (user or {}).items():
@@ -277,7 +283,7 @@ class Tree:
         own = self.place / "user" if user else None
         request = Request(
             target.load("arm64"),
-            ("app/a", "app/b"),
+            atoms,
             (repository,),
             repository.location / "profiles/arm64",
             write_installed((), self.place / "stage", "arm64"),
@@ -332,3 +338,67 @@ def edit(ebuilds: Ebuilds = EBUILDS, user: Mapping[str, str] | None = None, **fi
 )  # fmt: skip
 def test_an_edit_concerns_just_what_is_made_from_it(tree: Tree, plans: Edit, lines: dict[str, str]) -> None:
     assert changed(tree.planned(), plans(tree)) == lines
+
+
+# A generated tree, an edit of it, and what the promise says of that.
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Packages lib/p0, lib/p1…, each of which needs some of the earlier, bound to their subslots or not."""
+
+    needs: tuple[Mapping[int, bool], ...]
+    """For each package the earlier ones that it needs, and whether with a slot operator."""
+    inherits: tuple[bool, ...]
+
+    def ebuilds(self, edited: int = -1, kind: str = "") -> Ebuilds:
+        return {
+            f"lib/p{number}-1": {
+                "SLOT": "0/2" if (number, kind) == (edited, "subslot") else "0/1",
+                "IUSE": "x",
+                "DEPEND": " ".join(f"lib/p{other}{':=' if bound else ''}" for other, bound in needs.items()),
+                "DESCRIPTION": "other" if (number, kind) == (edited, "ebuild") else "a test",
+                **({"_inherit": "one"} if self.inherits[number] else {}),
+            }
+            for number, needs in enumerate(self.needs)
+        }
+
+    def planned(self, place: Path, edited: int = -1, kind: str = "") -> Plan:
+        files = {"eclass__one.eclass": f"# {kind if kind == 'eclass' else ''}\n"}
+        files |= {f"lib__p{edited}__files__a": "a"} if kind == "files" else {}
+        user = {
+            "use": {"package.use": f"lib/p{edited} x\n"},
+            "patch": {f"patches/lib/p{edited}/a.patch": "--- a\n"},
+            "jobs": {"make.conf": 'MAKEOPTS="-j3"\n'},
+        }.get(kind)
+        atoms = tuple(f"lib/p{number}" for number in range(len(self.needs)))
+        return Tree(place).planned(self.ebuilds(edited, kind), user, atoms=atoms, **files)
+
+    def expected(self, edited: int, kind: str) -> set[str]:
+        """The packages that the edit concerns."""
+        numbers = {
+            "eclass": {number for number, inherits in enumerate(self.inherits) if inherits},
+            "subslot": {edited, *(number for number, needs in enumerate(self.needs) if needs.get(edited))},
+            "jobs": set(),
+        }.get(kind, {edited})
+        return {f"lib/p{number}-1" for number in numbers}
+
+
+@st.composite
+def grown(draw: st.DrawFn) -> Grown:
+    size = draw(st.integers(1, 6))
+    needs = (
+        draw(st.dictionaries(st.integers(0, number - 1), st.booleans())) if number else {} for number in range(size)
+    )
+    return Grown(tuple(needs), tuple(draw(st.lists(st.booleans(), min_size=size, max_size=size))))
+
+
+@settings(max_examples=20, deadline=None)
+@given(grown(), st.sampled_from(["ebuild", "eclass", "files", "subslot", "use", "patch", "jobs"]), st.data())
+def test_an_edit_of_any_tree_concerns_just_what_is_made_from_it(
+    tmp_path_factory: pytest.TempPathFactory, before: Grown, kind: str, data: st.DataObject
+) -> None:
+    edited = data.draw(st.integers(0, len(before.needs) - 1))
+    old = before.planned(tmp_path_factory.mktemp("old"))
+    new = before.planned(tmp_path_factory.mktemp("new"), edited, kind)
+    assert set(changed(old, new)) == before.expected(edited, kind)
