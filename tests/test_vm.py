@@ -97,6 +97,42 @@ def test_two_dependent_packages_build_through_distcc_and_run_in_a_fresh_node(tmp
     assert again["skipped"] == built["built"]
 
 
+LIBRARY = """
+src_unpack() { mkdir -p ${S}; cd ${S}; echo 'int %(name)s(void) { return %(value)d; }' > l.c; }
+src_compile() { ${CHOST}-gcc -shared -fPIC -Wl,-soname,libl.so.%(soname)d -o libl.so.%(soname)d l.c || die; }
+src_install() { dolib.so libl.so.%(soname)d; dosym libl.so.%(soname)d /usr/$(get_libdir)/libl.so; }
+"""
+PROGRAM = """
+src_unpack() { mkdir -p ${S}; cd ${S}; echo 'int answer(void); int main(void) { return answer(); }' > p.c; }
+src_compile() { ${CHOST}-gcc -o p p.c -ll || die; }
+src_install() { dobin p; }
+"""
+
+
+def test_what_links_to_a_library_is_built_anew_only_when_that_became_another(tmp_path: Path) -> None:
+    def built(**library: object) -> tuple[list[str], list[str], str]:
+        values = {"name": "answer", "value": 0, "soname": 1, **library}
+        ebuilds = {
+            "lib/l-1": {"_body": LIBRARY % values},
+            "app/p-1": {"DEPEND": "lib/l:=", "RDEPEND": "lib/l:=", "_body": PROGRAM},
+        }
+        repository = write_repository(tmp_path / "repo", ebuilds, name="small")
+        words = ["build", "app/p", "--repo", f"small={repository.location}"]
+        argv = [*_command(tmp_path, *words, "--profile", str(paths.data("profiles", "arm64"))), "--json"]
+        ended = subprocess.run(argv, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
+        assert ended.returncode == 0, ended.stderr
+        said = json.loads(ended.stdout)
+        return said["built"], said["skipped"], ended.stderr
+
+    assert built()[:2] == (["lib/l-1", "app/p-1"], [])
+    assert built(value=1)[:2] == (["lib/l-1"], ["app/p-1"])
+    both, _, err = built(value=1, soname=2)
+    assert both == ["lib/l-1", "app/p-1"]
+    assert "app/p-1 starts: lib/l-1 has no libl.so.1, though its slot is still 0/0" in err
+    assert "lib/l-1 no longer has libl.so.1 and its subslot is the same" in err
+    assert built(value=1, soname=2)[:2] == ([], ["lib/l-1", "app/p-1"])
+
+
 def test_a_failure_and_a_hang_stop_only_what_needs_them(tmp_path: Path) -> None:
     install = "src_unpack() { mkdir -p ${S}; }\nsrc_install() { echo ok > ok; insinto /usr/share/${PN}; doins ok; }\n"
     ebuilds = {
