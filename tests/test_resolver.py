@@ -1,4 +1,4 @@
-"""The resolver, with the real Portage over small repositories and over a real tree."""
+"""The resolver, with the real Portage over small repositories. Over a real one: test_exactness.py."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import re
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import networkx as nx
 import portage
-import portage.const
 import pytest
 from repos import Ebuilds, manifest, write_repository
 
 from cluster import paths, target
 from cluster.errors import InputError
-from cluster.master import portagelib
 from cluster.master.graph import dependency_graph
 from cluster.master.resolver import Request, ResolveError, resolve
 from cluster.model import Cpv, Dependency, Kind, Plan, Repository
@@ -489,117 +486,3 @@ def test_the_demo_overlay_resolves(tmp_path: Path) -> None:
     assert len(deepest) >= 4
     assert any(cpv.startswith("sys-libs/zlib-") for cpv in nx.ancestors(graph, Cpv("sys-apps/grep-3.11")))
     assert all(distfile.digests for package in plan.packages for distfile in package.distfiles)
-
-
-# A real tree, against emerge itself.
-
-TREE = Path(__file__).parents[2] / "shared/gentoo-tree"
-
-# @system in an empty root is circular, in emerge as here. Having these breaks every circle.
-SEED = (
-    "app-portage/elt-patches-20250718:0",
-    "sys-devel/gettext-0.23.2:0",
-    "sys-apps/systemd-261.1:0/2",
-    "sys-libs/glibc-2.43-r2:2.2",
-    "dev-lang/python-3.14.6_p1:3.14",
-    "dev-lang/perl-5.44.0:0/5.44",
-    "sys-libs/pam-1.7.2:0",
-)
-
-
-@pytest.fixture(scope="module")
-def gentoo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The snapshot, unpacked once."""
-    if not (TREE / "unpack.py").is_file():
-        pytest.skip(f"the Gentoo tree snapshot {TREE} is not here")
-    location = tmp_path_factory.mktemp("gentoo")
-    subprocess.run([sys.executable, TREE / "unpack.py", location], check=True, stdout=subprocess.DEVNULL)
-    return Repository("gentoo", location)
-
-
-def _system(gentoo: Repository, installed: Path) -> Request:
-    return Request(
-        target.load("arm64"),
-        ("@system",),
-        (gentoo,),
-        gentoo.location / "profiles/default/linux/arm64/23.0/systemd",
-        installed,
-        emptytree=True,
-        make_conf='ACCEPT_KEYWORDS="arm64 ~arm64"\nACCEPT_LICENSE="*"\n',
-        manifests=False,
-    )
-
-
-def _emerge(request: Request, prefix: Path) -> str:
-    """What emerge prints for the same request.
-
-    emerge takes sys.prefix for its own root, so a virtual environment of its own makes the
-    target's root the build root as well, as it is in a native node.
-    """
-    venv.create(prefix, symlinks=True)
-    for shared in ("share/portage", "lib/portage"):
-        (prefix / shared).parent.mkdir(parents=True, exist_ok=True)
-        (prefix / shared).symlink_to(Path(sys.prefix) / shared)
-    place = portagelib.Place(prefix, request.repositories, request.profile, request.installed, request.make_conf)
-    place.write()
-    environment = {**place.environment, **_environment(), "ROOT": "/", "SYSROOT": "/", "EPREFIX": str(prefix)}
-    arguments: list[str | Path] = [
-        prefix / "bin/python",
-        Path(portage.const.PORTAGE_BIN_PATH) / "emerge",
-        "-pev",
-        "--with-bdeps=y",
-        *request.atoms,
-    ]
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
-    return str(done.stdout)
-
-
-def _parse(printed: str) -> list[tuple[str, dict[str, bool]]]:
-    """The packages of emerge's list with the USE flags it shows."""
-    packages = []
-    for line in printed.splitlines():
-        if not (found := re.match(r"\[ebuild[^]]*\] ([^:]+):", line)):
-            continue
-        flags: dict[str, bool] = {}
-        for variable, shown in re.findall(r'(\w+)="([^"]*)"', line):
-            prefix = "" if variable == "USE" else f"{variable.lower()}_"
-            for flag in re.findall(r"-?[\w+@.-]+", re.sub(r"[%*(){}]", "", shown)):
-                flags[prefix + flag.removeprefix("-")] = not flag.startswith("-")
-        packages.append((found[1], flags))
-    return packages
-
-
-def check_same_order(ours: list[str], emerges: list[str]) -> None:
-    """Equal but for neighbours that changed places.
-
-    Portage walks over sets whose order hangs on hashes, and before Python 3.12 that of None is
-    an address: dbus and pambase, of one runtime cycle, come either way from emerge itself.
-    """
-    assert sorted(ours) == sorted(emerges)
-    differ = [index for index, (one, other) in enumerate(zip(ours, emerges, strict=True)) if one != other]
-    assert len(differ) <= 4, [(ours[index], emerges[index]) for index in differ]
-    assert all(abs(index - emerges.index(ours[index])) == 1 for index in differ)
-
-
-def test_a_real_system_is_planned_as_emerge_would(gentoo: Repository, tmp_path: Path) -> None:
-    request = _system(gentoo, write_installed(SEED, tmp_path / "stage", "arm64"))
-    plan = resolve(request, tmp_path / "work")
-    printed = _parse(_emerge(request, tmp_path / "prefix"))
-    assert len(printed) == 276
-    check_same_order(names(plan), [cpv for cpv, _ in printed])
-    shown_flags = dict(printed)
-    for package in plan.packages:
-        flags = shown_flags[package.cpv]
-        shown = set(flags) & set(package.iuse)
-        assert shown & set(package.use) == {flag for flag in shown if flags[flag]}, package.cpv
-        assert {flag for flag in flags if flags[flag]} <= set(package.use), package.cpv
-    check_order(plan)
-    assert nx.is_directed_acyclic_graph(dependency_graph(plan))
-    stage = {entry.partition(":")[0] for entry in SEED}
-    assert stage <= set(names(plan))
-
-
-def test_a_real_system_in_an_empty_root_is_circular_and_the_circle_is_small(gentoo: Repository, tmp_path: Path) -> None:
-    with pytest.raises(ResolveError, match=r"^circular dependencies: \S+ -> \S+ -> \S+: break the circle"):
-        resolve(_system(gentoo, write_installed([], tmp_path, "arm64")), tmp_path / "work")
