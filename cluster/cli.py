@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cluster import answers, config, paths, report, target, treetable, userconfig
-from cluster.bench import chart, emulation, starts, tables
+from cluster.bench import chart, emulation, gentoo, plans, starts, tables
 from cluster.bench import nodes as node_bench
 from cluster.drawing import formats
 from cluster.errors import ClusterError, InputError
@@ -608,6 +608,26 @@ def bench_node(
         _print_json(measured.json())
     else:
         tables.nodes(console, measured)
+    return 0
+
+
+@bench_app.command(name="plan")
+def bench_plan(
+    *,
+    tree: Annotated[Path, Parameter(help="A Gentoo repository with metadata/md5-cache.")] = gentoo.TREE,
+    repeat: Annotated[int, Parameter(help="How often each way is taken.")] = 5,
+    common: Common | None = None,
+) -> int:
+    """Measure how long planning a whole @system takes, against `emerge --pretend` of the same."""
+    common = common or Common()
+    _at_least_one(repeat)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        measured = plans.measure(tree, repeat, reporter)
+    if common.json:
+        _print_json(measured.json())
+    else:
+        tables.plans(console, measured)
     return 0
 
 

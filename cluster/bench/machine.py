@@ -15,6 +15,7 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()  # arm64 kernels name no model
 
 
-def facts(qemu: str) -> dict[str, str | int]:
-    """The host's processor, its usable cores, the version of the nodes' QEMU, the host's kernel."""
-    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), "qemu": qemu, "kernel": platform.release()}
+def facts(qemu: str = "") -> dict[str, str | int]:
+    """The host's processor, its usable cores, the version of the nodes' QEMU where there are any, the host's kernel."""
+    nodes = {"qemu": qemu} if qemu else {}
+    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)), **nodes, "kernel": platform.release()}

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
+from cluster.bench import plans as plan_times
 from cluster.bench import starts as process_starts
 from cluster.bench.emulation import Report
 from cluster.bench.samples import PARTS, ratios
@@ -76,8 +77,8 @@ def emulation(console: Console, report: Report) -> None:
 
 
 def _print_machine(console: Console, facts: Mapping[str, str | int]) -> None:
-    words = f"{facts['cores']} cores of {facts['cpu']}, Linux {facts['kernel']}, QEMU {facts['qemu']}"
-    _line(console, words)
+    emulator = f", QEMU {facts['qemu']}" if "qemu" in facts else ""
+    _line(console, f"{facts['cores']} cores of {facts['cpu']}, Linux {facts['kernel']}{emulator}")
 
 
 def _print_talk(console: Console) -> None:
@@ -106,6 +107,24 @@ def starts(console: Console, report: process_starts.Report) -> None:
         table.add_row(name, *_median(native), *_median(report.node[name]), _times(report.ratios[name]))
     console.print(table)
     _print_machine(console, report.machine)
+
+
+def plans(console: Console, report: plan_times.Report) -> None:
+    """Seconds of planning @system in each way, and what `cluster plan` is of emerge, with what is promised."""
+    _line(console, f"@system with everything anew, turns: {report.repeat}; median seconds (least-greatest)")
+    first = next(iter(report.systems.values()))
+    table = _table("", "packages", *(word for way in first.times for word in (way, "")), "times emerge")
+    for arch, system in report.systems.items():
+        cells = [word for spent in system.times.values() for word in _hundredths(spent)]
+        table.add_row(arch, str(system.packages), *cells, f"{system.ratio:.2f}x")
+    console.print(table)
+    promised = f"at most {plan_times.RATIO:g} times emerge, and resolve at most {plan_times.RESOLVE_S:g} s"
+    _line(console, f"promised: `cluster plan` takes {promised}")
+    _print_machine(console, report.machine)
+
+
+def _hundredths(times: Sequence[float]) -> tuple[str, str]:
+    return f"{statistics.median(times):.2f}", f"({min(times):.2f}-{max(times):.2f})"
 
 
 def _median(times: Sequence[float]) -> tuple[str, str]:
