@@ -53,6 +53,7 @@ class Prefix:
             installed=request.installed,
             make_conf=request.make_conf,
             test=request.test,
+            user=request.user,
         )
         place.write()
         return {

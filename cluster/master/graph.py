@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
-
+from cluster import lazy
 from cluster.model import Cpv, Plan
+
+if TYPE_CHECKING:
+    import networkx as nx
+else:
+    nx = lazy.module("networkx")
 
 
 def dependency_graph(plan: Plan) -> nx.DiGraph[Cpv]:

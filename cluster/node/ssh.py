@@ -7,12 +7,16 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import paramiko
-
+from cluster import lazy
 from cluster.errors import NodeLost
 from cluster.node.shell import Patience
+
+if TYPE_CHECKING:
+    import paramiko
+else:
+    paramiko = lazy.module("paramiko")
 
 _CONNECT_S = 20.0
 _POLL_S = 0.5
