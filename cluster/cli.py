@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cluster import answers, config, paths, report, target, treetable, userconfig
-from cluster.bench import chart, emulation, gentoo, plans, starts, tables
+from cluster.bench import chart, emulation, gentoo, plans, size, starts, tables
 from cluster.bench import nodes as node_bench
 from cluster.drawing import formats
 from cluster.errors import ClusterError, InputError
@@ -628,6 +628,25 @@ def bench_plan(
         _print_json(measured.json())
     else:
         tables.plans(console, measured)
+    return 0
+
+
+@bench_app.command(name="size")
+def bench_size(
+    *,
+    packages: Annotated[str, Parameter(help="How many, of some trees, with commas.")] = "1000,2000,5000,10000,20000",
+    common: Common | None = None,
+) -> int:
+    """Measure seconds and memory of planning all packages of ever larger trees, each with ten dependencies."""
+    common = common or Common()
+    wanted = size.parse(packages)
+    console = _console(common)
+    with report.Reporter(console) as reporter:
+        measured = size.measure(wanted, reporter)
+    if common.json:
+        _print_json(measured.json())
+    else:
+        tables.size(console, measured)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import NewType
@@ -89,7 +90,7 @@ class Package:
     """All flags of its IUSE, without defaults' signs, sorted."""
     repository: str
     ebuild: Path
-    requires: tuple[Cpv, ...]
+    requires: Sequence[Cpv]
     """Every package that must be in the node before the build, in the order of installation."""
     distfiles: tuple[Distfile, ...]
     action: Action = Action.BUILD
@@ -134,13 +135,14 @@ class Plan:
     profile: Path
     first: Plan | None = None
     """What is built before, into a binhost of its own, and is then in the stage of this plan's nodes."""
+    _by_cpv: dict[Cpv, Package] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_cpv", {package.cpv: package for package in self.packages})
 
     def package(self, cpv: Cpv) -> Package:
         """The package called `cpv`; KeyError if the plan has none."""
-        for package in self.packages:
-            if package.cpv == cpv:
-                return package
-        raise KeyError(cpv)
+        return self._by_cpv[cpv]
 
     @property
     def to_build(self) -> tuple[Package, ...]:

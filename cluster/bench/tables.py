@@ -15,6 +15,7 @@ from rich.table import Table
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
 from cluster.bench import plans as plan_times
+from cluster.bench import size as sizes
 from cluster.bench import starts as process_starts
 from cluster.bench.emulation import Report
 from cluster.bench.samples import PARTS, ratios
@@ -120,6 +121,23 @@ def plans(console: Console, report: plan_times.Report) -> None:
     console.print(table)
     promised = f"at most {plan_times.RATIO:g} times emerge, and resolve at most {plan_times.RESOLVE_S:g} s"
     _line(console, f"promised: `cluster plan` takes {promised}")
+    _print_machine(console, report.machine)
+
+
+def size(console: Console, report: sizes.Report) -> None:
+    """Seconds and memory of planning ever larger trees, how they grow, and what is promised."""
+    _line(console, "every package of a tree planned from an empty root; seconds, and peak memory of the process")
+    table = _table("packages", "dependencies", "requirements", "Portage", "ours", "total", "MiB")
+    for one in report.sizes:
+        counts = (str(one.packages), str(one.dependencies), str(one.requirements))
+        seconds = (one.portage_s, one.ours_s, one.total_s)
+        table.add_row(*counts, *(f"{value:.1f}" for value in seconds), str(one.peak_mib))
+    if grown := report.exponents:
+        names = ("portage_s", "ours_s", "total_s", "peak_mib")
+        table.add_row("packages^", "", "", *(f"{grown[name]:.2f}" for name in names), style="bold")
+    console.print(table)
+    words = f"{sizes.SECONDS:g} s and {sizes.MEMORY_MIB} MiB for {sizes.PACKAGES} packages"
+    _line(console, f"promised: at most {words}")
     _print_machine(console, report.machine)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from itertools import chain
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 from cluster import lazy
 from cluster.model import Cpv, Plan
+from cluster.subset import Subset, Universe
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -21,12 +25,22 @@ def dependency_graph(plan: Plan) -> nx.DiGraph[Cpv]:
     requirements' own requirements show it: that is every one when they are closures too.
     """
     graph: nx.DiGraph[Cpv] = nx.DiGraph()
-    required = {package.cpv: frozenset(package.requires) for package in plan.packages}
+    order = _order(plan)
+    required = {package.cpv: order.bits(package.requires) for package in plan.packages}
     for package in plan.packages:
         graph.add_node(package.cpv)
-        implied = frozenset[Cpv]().union(*(required.get(cpv, frozenset()) for cpv in package.requires))
-        graph.add_edges_from((cpv, package.cpv) for cpv in package.requires if cpv not in implied)
+        implied = reduce(or_, (required.get(cpv, 0) for cpv in package.requires), 0)
+        direct = Subset(order, required[package.cpv] & ~implied)
+        graph.add_edges_from((cpv, package.cpv) for cpv in direct)
     return graph
+
+
+def _order(plan: Plan) -> Universe[Cpv]:
+    """What the plan's requirements are of: their own order if they have one, else all that is named."""
+    orders = {package.requires.universe if isinstance(package.requires, Subset) else None for package in plan.packages}
+    if len(orders) == 1 and (order := orders.pop()) is not None:
+        return order
+    return Universe(dict.fromkeys(chain.from_iterable((*package.requires, package.cpv) for package in plan.packages)))
 
 
 def longest_remaining(graph: nx.DiGraph[Cpv], seconds: Mapping[Cpv, float]) -> dict[Cpv, float]:

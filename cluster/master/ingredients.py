@@ -6,21 +6,22 @@ cluster.master.fingerprint says what each part is.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 
 from cluster.master import buildconfig, portagelib
 from cluster.master.fingerprint import Parts, digest
 from cluster.master.portagelib import Need, Node
 from cluster.model import Cpv, Distfile, full_slot
+from cluster.subset import Subset, Universe
 
 
 def of(
     target: portagelib.Target,
     node: Node,
     needs: Iterable[Need],
-    requires: Sequence[Cpv],
+    requires: Subset[Cpv],
     distfiles: Iterable[Distfile],
 ) -> Parts:
     """The fingerprint of `node`, which has `needs`, and in its node `requires`; without the stage's part of it."""
@@ -36,8 +37,14 @@ def of(
         ("patches", _patches(target.place.root / "etc/portage/patches", node)),
         ("config", buildconfig.part({**config, **environment})),
         ("slots", _slots(needs)),
-        ("tools", ",".join(cpv for cpv in requires if portagelib.name(cpv) in _tools())),
+        ("tools", ",".join(requires.among(_tools_of(requires.universe)))),
     )
+
+
+@lru_cache(maxsize=1)
+def _tools_of(plan: Universe[Cpv]) -> int:
+    """Those of a plan's packages that are tools, as bits: found once, not again for every package."""
+    return plan.bits(cpv for cpv in plan.items if portagelib.name(cpv) in _tools())
 
 
 @cache

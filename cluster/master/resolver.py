@@ -6,6 +6,8 @@ import difflib
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 from cluster.errors import InputError
@@ -15,6 +17,7 @@ from cluster.master.portagelib import Need, Node, SlotConflict, Solution, Source
 from cluster.model import Cpv, Dependency, Distfile, Kind, Package, Plan, Repository
 from cluster.node.installed import with_built
 from cluster.process import tail
+from cluster.subset import Subset, Universe
 from cluster.target import Target
 
 _CONFIG = "make_conf"
@@ -159,8 +162,8 @@ def _default(target: portagelib.Target) -> tuple[str, ...]:
 
 
 def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
-    requires = _requires(solution, request.order)
-    packages = tuple(_package(request, target, solution, node, requires[node]) for node in solution.order)
+    pairs = zip(solution.order, _requires(solution, request.order), strict=True)
+    packages = tuple(_package(request, target, solution, node, requires) for node, requires in pairs)
     return Plan(
         target=request.target.name,
         chost=target.chost or request.target.chost,
@@ -171,7 +174,7 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
 
 
 def _package(
-    request: Request, target: portagelib.Target, solution: Solution, node: Node, requires: tuple[Cpv, ...]
+    request: Request, target: portagelib.Target, solution: Solution, node: Node, requires: Subset[Cpv]
 ) -> Package:
     distfiles = _distfiles(target, node, strict=request.manifests)
     return Package(
@@ -209,8 +212,8 @@ def _requested(solution: Solution, node: Node) -> bool:
     return node in solution.arguments or node not in solution.parents
 
 
-def _requires(solution: Solution, order: Order) -> dict[Node, tuple[Cpv, ...]]:
-    """For each package of the plan, what must be in the node before its build.
+def _requires(solution: Solution, order: Order) -> list[Subset[Cpv]]:
+    """For each package of the plan, in its order, what must be in the node before its build.
 
     These are its build-time children, closed over what they need to run. Of those only
     the ones before it in Portage's order count: a sequential emerge would have installed
@@ -220,27 +223,31 @@ def _requires(solution: Solution, order: Order) -> dict[Node, tuple[Cpv, ...]]:
     In the most parallel order what the stage satisfies is left out. A slot operator's is not: the
     package would be bound to the stage's library, which is not the one that it is used with.
     """
-    place = {node: index for index, node in enumerate(solution.order)}
-    return {
-        node: tuple(
-            Cpv(child.cpv)
-            for child in sorted(_closure(solution, node, order), key=lambda child: place.get(child, len(place)))
-            if place.get(child, len(place)) < place[node]
-        )
-        for node in solution.order
-    }
+    plan = Universe(Cpv(node.cpv) for node in solution.order)
+    counted = [[need for need in _counted(solution, node, order) if need.child.merge] for node in solution.order]
+    run = [[plan.place[Cpv(need.child.cpv)] for need in needs if need.kinds != (Kind.BUILD,)] for needs in counted]
+    build = [[plan.place[Cpv(need.child.cpv)] for need in needs if Kind.BUILD in need.kinds] for needs in counted]
+    closures = _closures(run)
+    found = []
+    for place, needed in enumerate(build):
+        bits = reduce(or_, (closures[child] for child in needed), 0)
+        found.append(Subset(plan, bits & ((1 << place) - 1)))
+    return found
 
 
-def _closure(solution: Solution, node: Node, order: Order) -> set[Node]:
-    """What the build of `node` needs, and what that needs to run. What the stage has is complete as it is."""
-    found: set[Node] = set()
-    stack = [need.child for need in _counted(solution, node, order) if Kind.BUILD in need.kinds]
-    while stack:
-        child = stack.pop()
-        if child in found or not child.merge:
-            continue
-        found.add(child)
-        stack.extend(need.child for need in _counted(solution, child, order) if need.kinds != (Kind.BUILD,))
+def _closures(children: Sequence[Sequence[int]]) -> list[int]:
+    """Each package by itself and with what it needs to run, as bits. What the stage has is complete as it is.
+
+    Nearly every child comes before its parent, so that the first round finds nearly all; a circle takes some more.
+    """
+    found = [1 << place for place in range(len(children))]
+    grown = True
+    while grown:
+        grown = False
+        for place, needed in enumerate(children):
+            bits = reduce(or_, (found[child] for child in needed), found[place])
+            grown |= bits != found[place]
+            found[place] = bits
     return found
 
 
