@@ -208,7 +208,10 @@ REFUSALS = {
     "masked": (Case(("=app-shells/bash-5.3_p15",), stable=True), "bash-5.3_p15 is masked by ~arm64 keyword"),
     "REQUIRED_USE": (Case(("app-emulation/qemu",)), "qemu-10.1.3-r1: its USE flags break its REQUIRED_USE"),
     "flags that only a change could satisfy": (Case(("dev-util/catalyst",)), r"needs sys-apps/util-linux\[python,"),
-    "blocker": (Case(("sys-apps/coreutils",), conf=('USE="hostname"',)), r"beside sys-apps/net-tools\[hostname\]"),
+    "blocker": (
+        Case(("sys-apps/coreutils",), conf=('USE="hostname"',)),
+        r"cannot be installed beside sys-apps/\S+\[hostname\]",
+    ),
     "two that block": (
         Case(("app-text/mandoc", "sys-apps/man-db"), conf=('USE="system-man"',)),
         "cannot be installed beside",
