@@ -24,9 +24,9 @@ from cluster.bench import nodes as node_bench
 from cluster.drawing import formats
 from cluster.errors import ClusterError, InputError
 from cluster.master import binhost as binhosts
+from cluster.master import resolver, subject
 from cluster.master import session as sessions
 from cluster.master import shape as shapes
-from cluster.master import subject
 from cluster.master import trees as ebuild_trees
 from cluster.master.chains import why as find_chains
 from cluster.master.impact import impact as find_impact
@@ -90,6 +90,11 @@ class What:
         bool, Parameter(negative="", help="Build packages of a circle twice, first with USE flags that break it.")
     ] = False
     stages: Annotated[Literal[1, 2], Parameter(help="2: build all once more, in a stage of what came out.")] = 1
+
+
+KeepGoing = Annotated[
+    bool, Parameter(negative="", help="Leave out what cannot be planned, name it, and exit with 2 if that is not all.")
+]
 
 
 def _trees(settings: config.Config, directories: paths.Directories) -> tuple[ebuild_trees.Tree, ...]:
@@ -174,9 +179,49 @@ def _console(common: Common) -> Console:
     return console
 
 
+def _plans(
+    opened: Sequence[sessions.Session], atoms: tuple[str, ...], keep_going: bool, *, sources: bool = False
+) -> tuple[Plan, ...]:
+    """The plans; what is wrong and does not stop them is said on stderr, which leaves stdout to the answer."""
+    with _said_what_is_left_out():
+        plans = sessions.make_plans(opened, atoms, sources=sources, keep_going=keep_going)
+    for session, made in zip(opened, plans, strict=True):
+        if len(opened) > 1 and (made.left_out or made.warnings):
+            print(f"{session.name}:", file=sys.stderr)
+        report.beside(Console(stderr=True), made.left_out, made.warnings)
+    return plans
+
+
+def _plan(session: sessions.Session, atoms: tuple[str, ...], keep_going: bool, *, defaults: bool = False) -> Plan:
+    """As `_plans`, for one."""
+    with _said_what_is_left_out():
+        made = sessions.make_plan(session, atoms, sources=False, defaults=defaults, keep_going=keep_going)
+    report.beside(Console(stderr=True), made.left_out, made.warnings)
+    return made
+
+
+@contextmanager
+def _said_what_is_left_out() -> Iterator[None]:
+    try:
+        yield
+    except resolver.NothingToPlan as error:
+        report.beside(Console(stderr=True), error.left_out)
+        raise
+
+
+def _beside(made: Plan, keep_going: bool) -> dict[str, Any]:
+    """What is added to the JSON of an answer about a plan that may do without something."""
+    return report.beside_json(made) if keep_going else {}
+
+
+def _code(made: Plan) -> int:
+    return 2 if made.left_out else 0
+
+
 @app.command
 def plan(
     *atoms: str,
+    keep_going: KeepGoing = False,
     reason: Annotated[bool, Parameter(negative="", help="Say why, one line for each package.")] = False,
     what: What | None = None,
     common: Common | None = None,
@@ -184,15 +229,15 @@ def plan(
     """Show what `build` would do for ATOMS (packages and @sets), in order."""
     what, common = what or What(), common or Common()
     opened = _open_all(what, common)
-    plans = sessions.make_plans(opened, atoms, sources=False)
+    plans = _plans(opened, atoms, keep_going)
     show = report.plan_reasons if reason else report.plan_table
     if common.json:
         _print_json(_one_or_all([report.plan_json(each) for each in plans], opened))
-        return 0
+        return max(map(_code, plans))
     for session, each in zip(opened, plans, strict=True):
         _heading(common, session, opened)
         show(_console(common), each)
-    return 0
+    return max(map(_code, plans))
 
 
 @app.command
@@ -202,6 +247,7 @@ def graph(
     format: Annotated[
         formats.Format | None, Parameter(help="Of the file; by default its suffix. Without --output, print it.")
     ] = None,
+    keep_going: KeepGoing = False,
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
@@ -214,22 +260,22 @@ def graph(
         raise InputError(f"--format {format} and --json both want stdout", "give --format a file with --output")
     chosen = format or (formats.by_suffix(output) if output else None)
     session = _open(what, common)
-    made = sessions.make_plan(session, atoms, sources=False)
+    made = _plan(session, atoms, keep_going)
     found = shapes.shape(made, sessions.past_seconds(session))
     drawn = formats.render(found, chosen, answers.title(made.packages, made.target)) if chosen else ""
     if output is not None:
         formats.write(output, drawn)
     if common.json:
-        _print_json(formats.as_json(found))
+        _print_json({**formats.as_json(found), **_beside(made, keep_going)})
     elif drawn and output is None:
         print(drawn, end="")
     else:
         answers.graph_summary(_console(common), found, output)
-    return 0
+    return _code(made)
 
 
-def _asked(package: str, atoms: tuple[str, ...], session: sessions.Session) -> tuple[Plan, Cpv]:
-    made = sessions.make_plan(session, atoms, sources=False, defaults=True)
+def _asked(package: str, atoms: tuple[str, ...], session: sessions.Session, keep_going: bool) -> tuple[Plan, Cpv]:
+    made = _plan(session, atoms, keep_going, defaults=True)
     return made, subject.find(made, package)
 
 
@@ -239,6 +285,7 @@ def why(
     /,
     *atoms: str,
     chains: Annotated[int, Parameter(help="How many chains at most.")] = 5,
+    keep_going: KeepGoing = False,
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
@@ -248,30 +295,37 @@ def why(
     """
     what, common = what or What(), common or Common()
     _at_least_one(chains, "--chains")
-    made, cpv = _asked(package, atoms, _open(what, common))
+    made, cpv = _asked(package, atoms, _open(what, common), keep_going)
     answer = find_chains(made, cpv, chains)
     if common.json:
-        _print_json(answers.why_json(answer))
+        _print_json({**answers.why_json(answer), **_beside(made, keep_going)})
     else:
         answers.why_tree(_console(common), answer)
-    return 0
+    return _code(made)
 
 
 @app.command
-def impact(package: str, /, *atoms: str, what: What | None = None, common: Common | None = None) -> int:
+def impact(
+    package: str,
+    /,
+    *atoms: str,
+    keep_going: KeepGoing = False,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
     """Show what a change of PACKAGE (an atom, or a name alone) would rebuild of the plan for ATOMS, and for how long.
 
     ATOMS default to every set of the repositories, or @system where they have none.
     """
     what, common = what or What(), common or Common()
     session = _open(what, common)
-    made, cpv = _asked(package, atoms, session)
+    made, cpv = _asked(package, atoms, session, keep_going)
     answer = find_impact(made, cpv, sessions.past_seconds(session))
     if common.json:
-        _print_json(answers.impact_json(answer))
+        _print_json({**answers.impact_json(answer), **_beside(made, keep_going)})
     else:
         answers.impact_table(_console(common), answer)
-    return 0
+    return _code(made)
 
 
 def _one_or_all(parts: Sequence[dict[str, Any]], opened: Sequence[sessions.Session]) -> Mapping[str, Any]:
@@ -304,6 +358,7 @@ def build(
         bool, Parameter(negative="", help="Give nodes no help: boot, emerge and compile in them.")
     ] = False,
     audit_compiles: Annotated[float | None, Parameter(help="Percent of compiles to do in the node as well.")] = None,
+    keep_going: KeepGoing = False,
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
@@ -314,34 +369,38 @@ def build(
         _at_least_one(nodes, "--nodes")
     console = _console(common)
     results = []
-    for session, made in zip(opened, sessions.make_plans(opened, atoms), strict=True):
+    for session, made in zip(opened, _plans(opened, atoms, keep_going, sources=True), strict=True):
         _heading(common, session, opened)
+        usable = sessions.over(session, made)
         with report.Reporter(console) as reporter:
-            results.append(sessions.build(session, made, nodes or session.config.build.nodes, reporter))
+            results.append(sessions.build(usable, made, nodes or session.config.build.nodes, reporter))
         if not common.json:
             report.summary(console, results[-1])
+            report.beside(console, made.left_out)
     if common.json:
         _print_json(_one_or_all([report.build_json(result) for result in results], opened))
     return max(result.exit_code for result in results)
 
 
 @app.command
-def verify(*atoms: str, what: What | None = None, common: Common | None = None) -> int:
+def verify(*atoms: str, keep_going: KeepGoing = False, what: What | None = None, common: Common | None = None) -> int:
     """Let a fresh node install ATOMS from the binhost over HTTP, and run their programs."""
     what, common = what or What(), common or Common()
     session = _open(what, common)
-    made = sessions.make_plan(session, atoms)
+    (made,) = _plans((session,), atoms, keep_going, sources=True)
+    session = sessions.over(session, made)
     console = _console(common)
     with report.Reporter(console) as reporter:
         proof = sessions.prove(session, made, reporter)
     if common.json:
-        _print_json({"installed": [p.cpv for p in made.packages], "ran": proof.ran, "failed": proof.failed})
+        answer = {"installed": [p.cpv for p in made.packages], "ran": proof.ran, "failed": proof.failed}
+        _print_json({**answer, **_beside(made, keep_going)})
     else:
         for program in proof.ran:
             console.print(f"   [green]ran[/] {escape(program)}", highlight=False)
         for program in proof.failed:
             console.print(f"[red]failed[/] {escape(program)}", highlight=False)
-    return 0 if proof.good else 2
+    return _code(made) if proof.good else 2
 
 
 @app.command

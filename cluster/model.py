@@ -125,6 +125,19 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A part of a request that a plan does without."""
+
+    what: str
+    """An atom, a set, or `repository NAME`."""
+    reason: str
+    mend: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.what, self.reason, self.mend) if part)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to build, in an order in which every package comes after what it requires."""
 
@@ -132,9 +145,14 @@ class Plan:
     chost: str
     packages: tuple[Package, ...]
     repositories: tuple[Repository, ...]
+    """Those that it was made over."""
     profile: Path
     first: Plan | None = None
     """What is built before, into a binhost of its own, and is then in the stage of this plan's nodes."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What was asked for and cannot be planned, where the rest was to be planned all the same."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong in the repositories and stopped nothing, a line each."""
     _by_cpv: dict[Cpv, Package] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

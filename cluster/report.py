@@ -19,7 +19,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from cluster.master.session import Result
-from cluster.model import Action, Compiles, Job, Outcome, Plan, Verdict
+from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Verdict
 
 _HEARTBEAT_S = 4.0  # nothing is silent for more than five
 
@@ -269,7 +269,19 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "repositories": repositories,
         "packages": packages,
         "order": [package.cpv for package in plan.packages],
+        **beside_json(plan),
     }
+
+
+def beside_json(plan: Plan) -> dict[str, Any]:
+    """What a plan does without, and what is wrong beside."""
+    return {"left_out": [asdict(one) for one in plan.left_out], "warnings": list(plan.warnings)}
+
+
+def beside(console: Console, left_out: tuple[LeftOut, ...], warnings: tuple[str, ...] = ()) -> None:
+    """A line for each thing that is left out, or is wrong and stopped nothing."""
+    for style, words in [*(("bold red", str(one)) for one in left_out), *(("yellow", words) for words in warnings)]:
+        console.print(f"[{style}]![/] {escape(words)}", highlight=False, soft_wrap=True)
 
 
 def _counts(plan: Plan) -> str:
@@ -277,7 +289,8 @@ def _counts(plan: Plan) -> str:
     count = Counter(package.action for package in plan.packages)
     check = f"{count[Action.CHECK]} if what they link to changes, " if count[Action.CHECK] else ""
     take = f"{count[Action.TAKE]} to take from another binhost, " if count[Action.TAKE] else ""
-    return f"{count[Action.BUILD]} to build, {check}{take}{count[Action.SKIP]} in the binhost already"
+    left = f"; {len(plan.left_out)} left out" if plan.left_out else ""
+    return f"{count[Action.BUILD]} to build, {check}{take}{count[Action.SKIP]} in the binhost already{left}"
 
 
 def plan_table(console: Console, plan: Plan) -> None:
@@ -335,6 +348,7 @@ def build_json(result: Result) -> dict[str, Any]:
         "compiles": _compiles_json(total),
         "seconds": result.seconds,
         "packages": {outcome.cpv: _outcome_json(outcome) for outcome in result.outcomes},
+        **beside_json(result.plan),
     }
 
 

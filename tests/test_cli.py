@@ -109,7 +109,7 @@ def test_plan_json_is_the_contract(cluster: Cluster) -> None:
     ended = cluster("plan", "@demo", "--target", "arm64", "--json")
     assert (ended.code, ended.err) == (0, "")
     said = ended.json
-    assert set(said) == {"target", "repositories", "packages", "order"}
+    assert set(said) == {"target", "repositories", "packages", "order", "left_out", "warnings"}
     (repository,) = said["repositories"]
     assert (repository["name"], repository["location"]) == ("demo", str(paths.data("overlays", "demo")))
     assert repository["revision"]

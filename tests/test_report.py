@@ -65,7 +65,7 @@ def text_console() -> tuple[Console, io.StringIO]:
 
 def test_plan_json_is_the_contract() -> None:
     said = json.loads(json.dumps(report.plan_json(a_plan())))
-    assert list(said) == ["target", "repositories", "packages", "order"]
+    assert list(said) == ["target", "repositories", "packages", "order", "left_out", "warnings"]
     assert said["repositories"] == [{"name": "test", "location": "/repo", "revision": ""}]
     assert said["target"] == "arm64"
     assert said["order"] == [A, B, C, D]
@@ -83,7 +83,18 @@ def test_plan_json_is_the_contract() -> None:
 
 def test_build_json_is_the_contract() -> None:
     said = json.loads(json.dumps(report.build_json(a_result())))
-    assert set(said) == {"built", "failed", "lost", "blocked", "skipped", "compiles", "seconds", "packages"}
+    assert set(said) == {
+        "built",
+        "failed",
+        "lost",
+        "blocked",
+        "skipped",
+        "compiles",
+        "seconds",
+        "packages",
+        "left_out",
+        "warnings",
+    }
     assert (said["built"], said["failed"], said["lost"], said["blocked"], said["skipped"]) == ([D], [B], [], [C], [A])
     assert said["compiles"] == asdict(Compiles(93, 5, 2, host=7, cached=3))
     assert said["seconds"] == 55.25

@@ -7,8 +7,10 @@ at a time.
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,26 +33,40 @@ from _emerge.depgraph import backtrack_depgraph, get_masking_status
 from _emerge.DepPrioritySatisfiedRange import DepPrioritySatisfiedRange
 from _emerge.Package import Package
 from _emerge.RootConfig import RootConfig
-from portage._sets import load_default_config
+from _emerge.SetArg import SetArg
+from portage._sets import SETPREFIX, load_default_config
 from portage._sets.files import StaticFileSet
 from portage._sets.ProfilePackageSet import ProfilePackageSet
 from portage._sets.profiles import PackagesSystemSet
+from portage.cache.cache_errors import CacheError
 from portage.dep import Atom, check_required_use, human_readable_required_use, match_from_list
-from portage.exception import CorruptionKeyError, InvalidAtom, PackageSetNotFound, PortageException, PortageKeyError
+from portage.eclass_cache import hashed_path
+from portage.exception import (
+    CorruptionKeyError,
+    InvalidAtom,
+    InvalidDependString,
+    PortageException,
+    PortageKeyError,
+)
 from portage.output import nocolor
 from portage.package.ebuild._config.special_env_vars import environ_filter
 from portage.package.ebuild.getmaskingreason import getmaskingreason
-from portage.repository.config import parse_layout_conf
+from portage.repository.config import _gen_valid_repo, parse_layout_conf
+from portage.util import getconfig
+from portage.util.configparser import SafeConfigParser, read_configs
 from portage.versions import _pkg_str
 
 from cluster import userconfig
+from cluster.errors import InputError
 from cluster.master.graph import smallest_cycle
+from cluster.master.keepgoing import Wanting
 from cluster.model import Kind, Repository
 
 _FEATURES = "-sandbox -usersandbox -userpriv -userfetch -usersync -news -merge-sync -binpkg-multi-instance"
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _KINDS = MappingProxyType({Kind.BUILD: "buildtime", Kind.RUN: "runtime", Kind.POST: "runtime_post"})
 """Portage's own names, those of a DepPriority's attributes."""
+_DIGEST_LENGTHS = MappingProxyType({"BLAKE2B": 128, "SHA512": 128, "SHA256": 64})
 _open_lock = threading.RLock()
 
 PortageError: type[Exception] = PortageException
@@ -93,10 +109,11 @@ def listening() -> Iterator[Said]:
 
 
 def _first_words(said: str) -> str:
-    """What a failed ebuild said before its call stack, without the frame around it."""
-    lines = (line.lstrip(" *").strip() for line in said.partition("Call stack:")[0].splitlines())
+    """What a failed ebuild said before its call stack, each line once, without the frame around it."""
+    lines = (line.lstrip(" *!").strip() for line in said.partition("Call stack:")[0].splitlines())
     frame = ("Messages for package", "ERROR:", "error sourcing ebuild")
-    return " | ".join(line for line in lines if line and not line.startswith(frame))
+    words = (line.removeprefix("aux_get(): ") for line in lines if line and not line.startswith(frame))
+    return " | ".join(dict.fromkeys(words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +171,7 @@ class Place:
             "PKGDIR": str(self.root / "binpkgs"),
             "FEATURES": f"{_FEATURES} test" if self.test else _FEATURES,
             "NOCOLOR": "true",
+            "PORTAGE_ELOG_SYSTEM": "",  # else Portage prints what ebuilds complained of when the process ends
         }
 
 
@@ -170,6 +188,33 @@ def masters(repository: Repository) -> tuple[str, ...]:
     """The repositories that `repository` names as its masters."""
     layout, _ = parse_layout_conf(str(repository.location.resolve()), repository.name)
     return tuple(layout["masters"] or ())
+
+
+def valid_repository(name: str) -> bool:
+    """Whether Portage takes `name` for a repository's as it is."""
+    return bool(_gen_valid_repo(name) == name)
+
+
+def config_problem(file: Path) -> str:
+    """What is wrong with a file of the kind of make.conf and make.defaults; "" when nothing is."""
+    problem = ""
+    with listening() as said:
+        try:
+            getconfig(str(file), tolerant=False, allow_sourcing=True, expand=False)
+        except (PortageException, ValueError) as error:
+            problem = str(error)
+    # Of an open quotation Portage says the line only aloud, and it is the file's last.
+    return (said.text.strip() or problem).replace(f'"{file}", ', "") if problem else ""
+
+
+def sets_problem(repository: Repository) -> str:
+    """What is wrong with the sets.conf of `repository`; "" when nothing is, or it has none."""
+    file = repository.location / "sets.conf"
+    try:
+        read_configs(SafeConfigParser(), [str(file)] if file.is_file() else [])
+    except (configparser.Error, ValueError) as error:
+        return " ".join(str(error).replace(f"file: '{file}', ", "").split())
+    return ""
 
 
 def _link(path: Path, to: Path) -> None:
@@ -219,6 +264,7 @@ class Solution:
     """The atoms and sets of the request that name a package, sorted; for those that any names."""
     parents: Mapping[Node, Node]
     """The package that first asked for another."""
+    wanting: Wanting = field(default_factory=Wanting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +291,8 @@ class Unmet:
     wanted_by: str
     """A package, a set (`@demo`), or "" for an atom that was asked for."""
     use: tuple[UseProblem, ...]
+    argument: str = ""
+    """The atom as it was asked for, by itself or in a set; "" if a package wants it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +338,10 @@ class Unsolved:
     """A package and the atom it blocks."""
     circle: Circle | None = None
     """Why no order can be found."""
+    rivals: tuple[tuple[str, ...], ...] = ()
+    """The packages on each side of the first conflict, or else of the first blocker."""
+    wanting: Wanting = field(default_factory=Wanting)
+    """The graph as far as Portage came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +353,16 @@ class Source:
     size: int = 0
     digests: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether there are digests, and each is as long as its kind is."""
+        return bool(self.digests) and all(_is_digest(kind, value) for kind, value in self.digests)
+
+
+def _is_digest(kind: str, value: str) -> bool:
+    length = _DIGEST_LENGTHS.get(kind)
+    return length is None or re.fullmatch(f"[0-9a-f]{{{length}}}", value, re.IGNORECASE) is not None
+
 
 @dataclass(slots=True)
 class Target:
@@ -311,6 +373,7 @@ class Target:
     trees: Any
     _mirrors: dict[str, list[str]] = field(default_factory=dict)
     _variables: dict[str, str] = field(default_factory=dict)
+    _shunned: set[str] = field(default_factory=set)
 
     @property
     def _root_config(self) -> Any:
@@ -335,6 +398,11 @@ class Target:
         """Whether the profile could be parsed: Portage goes on without one that could not."""
         return bool(self.settings.profiles)
 
+    @property
+    def categories(self) -> frozenset[str]:
+        """Those that a repository's profiles/categories names."""
+        return frozenset(self.settings.categories)
+
     def names(self) -> list[str]:
         """CATEGORY/NAME of everything that has an ebuild."""
         return list(self._portdb.cp_all())
@@ -350,12 +418,39 @@ class Target:
         known = self._root_config.setconfig.getSets()
         return sorted(name for name, value in known.items() if isinstance(value, StaticFileSet))
 
-    def set_atoms(self, name: str) -> list[str] | None:
-        """The atoms of set `name` and of the sets in it; None if one of them is unknown."""
-        try:
-            return sorted(map(str, self._root_config.setconfig.getSetAtoms(name)))
-        except PackageSetNotFound:
+    def has_set(self, name: str) -> bool:
+        """Whether there is a set `name`, defined by whom ever."""
+        return name in self._root_config.setconfig.getSets()
+
+    def members(self, name: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """The atoms of set `name` and of those in it, sorted, and what of it is no atom or set, with the reason.
+
+        Portage passes over such lines in silence. A reason is said after its subject: `is …`.
+        """
+        known = self._root_config.setconfig.getSets()
+        atoms: set[str] = set()
+        problems: list[tuple[str, str]] = []
+        inside = [name]
+        for one in inside:
+            if one not in known:
+                problems.append((f"{SETPREFIX}{one}", f"is in set {SETPREFIX}{name} and is no set"))
+                continue
+            problems.extend(_set_problems(one, known[one]))
+            atoms.update(map(str, known[one].getAtoms()))
+            nested = sorted(word.removeprefix(SETPREFIX) for word in known[one].getNonAtoms() if word[:1] == SETPREFIX)
+            inside.extend(other for other in nested if other not in inside)
+        return sorted(atoms), problems
+
+    def out_of_reach(self, atom: str, wanted_by: str = "") -> Unmet | None:
+        """`atom` as what nothing satisfies, if that is certain without a look at dependencies and USE."""
+        if "/" not in atom.partition(":")[0]:
             return None
+        parsed = Atom(atom, allow_repo=True)
+        installed = self.trees[self.settings["EROOT"]]["vartree"].dbapi
+        provided = parsed.cp in self.settings.pprovideddict
+        if provided or self.visible(atom) or installed.match(parsed.without_use):
+            return None
+        return Unmet(str(parsed), str(parsed.without_use), str(parsed.cp), wanted_by, (), atom)
 
     def versions(self, atom: str) -> list[str]:
         """Every package that has an ebuild and matches `atom` but for its USE part, oldest first."""
@@ -387,7 +482,10 @@ class Target:
 
     def complaint(self, cpv: str, repository: str | None = None) -> str:
         """What is wrong with the ebuild of `cpv` when it cannot be sourced; "" when it can."""
-        self._portdb._broken_ebuilds.discard(str(self.ebuild(cpv, repository)))  # else Portage fails in silence
+        ebuild = self.ebuild(cpv, repository)
+        if not ebuild.is_file():
+            return "it is a directory" if ebuild.is_dir() else "it is a link that leads nowhere"
+        self._portdb._broken_ebuilds.discard(str(ebuild))  # else Portage fails in silence
         with listening() as said:
             try:
                 self._portdb.aux_get(cpv, ["SLOT"], myrepo=repository)
@@ -395,11 +493,53 @@ class Target:
                 broken = True
             else:
                 broken = False
-        return (_first_words(said.text) or "it cannot be sourced") if broken else ""
+        if not broken:
+            return ""
+        self._portdb._broken_ebuilds.add(str(ebuild))
+        return _first_words(said.text).replace(f"{ebuild}: ", "") or "it cannot be sourced"
+
+    def shun(self, cpv: str) -> bool:
+        """Have Portage take the ebuild of `cpv` for one that cannot be read; False if it did before.
+
+        It ends at a syntax error, but passes over an ebuild that dies.
+        """
+        ebuild = str(self.ebuild(cpv))
+        if ebuild in self._shunned:
+            return False
+        self._shunned.add(ebuild)
+        self._portdb._broken_ebuilds.add(ebuild)
+        return True
+
+    def passed_over(self) -> list[str]:
+        """Every package whose ebuild Portage wanted to read and could not."""
+        ebuilds = map(Path, sorted(self._portdb._broken_ebuilds))
+        return [f"{ebuild.parent.parent.name}/{ebuild.stem}" for ebuild in ebuilds]
+
+    def is_stale(self, cpv: str, repository: str) -> bool:
+        """Whether the entry of `cpv` in its repository's metadata/md5-cache is there and cannot be used."""
+        ebuild = self.ebuild(cpv, repository)
+        tree = str(ebuild.parent.parent.parent)
+        entries = Path(tree) / "metadata/md5-cache"
+        if not entries.is_dir() or not os.path.lexists(entries / cpv):
+            return os.path.lexists(entries) and not entries.is_dir()
+        cache = self._portdb._pregen_auxdb.get(tree)
+        if cache is None:
+            return False
+        try:
+            entry = cache[cpv]
+        except (KeyError, CacheError):
+            return True
+        known = self._portdb.repositories.get_repo_for_location(tree).eclass_db
+        return not cache.validate_entry(entry, hashed_path(str(ebuild)), known)
 
     def ebuild(self, cpv: str, repository: str | None = None) -> Path:
-        """The ebuild of `cpv`."""
-        return Path(self._portdb.findname(cpv, myrepo=repository))
+        """The ebuild of `cpv`, a dangling link too."""
+        if found := self._portdb.findname(cpv, myrepo=repository):
+            return Path(found)
+        category, _, pf = cpv.partition("/")
+        inside = f"{category}/{name(cpv).partition('/')[2]}/{pf}.ebuild"
+        places = [one.location / inside for one in self.place.repositories if repository in (None, one.name)]
+        return next((place for place in reversed(places) if os.path.lexists(place)), places[-1])
 
     def cache_entry(self, cpv: str, repository: str) -> str:
         """The text of metadata/md5-cache/CPV, with which Portage elsewhere need not source the ebuild.
@@ -452,12 +592,17 @@ class Target:
         return {name: str(known[name].md5) for name in sorted(inherited.split()) if name in known}
 
     def sources(self, node: Node) -> list[Source]:
-        """What the build of `node` fetches, in the order of its SRC_URI."""
+        """What the build of `node` fetches, in the order of its SRC_URI. Raises InputError if that is none."""
         ebuild = self.ebuild(node.cpv, node.repository)
         tree = ebuild.parent.parent.parent
-        uris = self._portdb.getFetchMap(node.cpv, useflags=node.enabled, mytree=str(tree))
+        try:
+            uris = self._portdb.getFetchMap(node.cpv, useflags=node.enabled, mytree=str(tree))
+        except InvalidDependString as error:
+            raise InputError(f"{node.cpv}: its SRC_URI is invalid", f"mend {ebuild}: {error}") from error
         if not uris:
             return []
+        if (ebuild.parent / "Manifest").is_dir():
+            raise InputError(f"{node.cpv}: {ebuild.parent}/Manifest is a directory", "put a file in its place")
         repository = self._portdb.repositories.get_repo_for_location(str(tree))
         known = repository.load_manifest(str(ebuild.parent), self.settings["DISTDIR"]).fhashdict.get("DIST", {})
         return [self._source(name, places, known.get(name)) for name, places in uris.items()]
@@ -508,16 +653,34 @@ def opened(place: Place) -> Iterator[Target]:
         nocolor()
         _be_portage()
         place.write()
+        if problem := config_problem(place.root / "etc/portage/make.conf"):
+            raise InputError("the lines for make.conf cannot be read", f"mend your make_conf or make.conf: {problem}")
         environment = place.environment
         root = str(place.root)
         settings = portage.config(config_root=root, target_root=root, sysroot=root, eprefix="", env=environment)
         settings.lock()
         settings._init_dirs()
         target = Target(place, settings, _trees(settings))
+        _take_files_alone(target._portdb)
         try:
             yield target
         finally:
             target._portdb.close_caches()
+
+
+def _take_files_alone(portdb: Any) -> None:
+    """Have `portdb` take what is called like an ebuild and is no file for one that is not there.
+
+    Portage waits for ever for the metadata of a directory: its process does not start, and
+    _run_metadata_phase awaits what the process was to set.
+    """
+    find = portdb.findname2
+
+    def findname2(*arguments: Any, **options: Any) -> Any:
+        found = find(*arguments, **options)
+        return found if found[0] and Path(found[0]).is_file() else (None, 0)
+
+    portdb.findname2 = findname2
 
 
 def _variables(settings: Any) -> dict[str, str]:
@@ -614,8 +777,29 @@ def _solution(graph: Any) -> Solution:
         if first is not None:
             parents[nodes[package]] = first
     return Solution(
-        tuple(nodes[package] for package in order), needs, {node: names for node, names in named if names}, parents
+        tuple(nodes[package] for package in order),
+        needs,
+        {node: names for node, names in named if names},
+        parents,
+        _wanting(graph),
     )
+
+
+def _wanting(graph: Any) -> Wanting:
+    digraph, named = graph._dynamic_config.digraph, graph._dynamic_config._parent_atoms
+    edges: list[tuple[str, str]] = []
+    asked: list[tuple[str, str]] = []
+    for package in digraph:
+        if not isinstance(package, Package):
+            continue
+        for parent in digraph.parent_nodes(package):
+            if isinstance(parent, Package):
+                edges.append((str(parent.cpv), str(package.cpv)))
+            elif isinstance(parent, AtomArg):
+                asked.append((str(parent.arg), str(package.cpv)))
+        sets = (atom for parent, atom in named.get(package, ()) if isinstance(parent, SetArg))
+        asked.extend((str(atom), str(package.cpv)) for atom in sets)
+    return Wanting(tuple(edges), tuple(asked))
 
 
 def _wishes(graph: Any) -> dict[tuple[Any, Any], tuple[str, ...]]:
@@ -655,6 +839,8 @@ def _unsolved(graph: Any) -> Unsolved:
     return Unsolved(
         unmet=tuple(unmet),
         conflicts=tuple(conflicts),
+        rivals=tuple((cpv,) for cpv, _ in conflicts[0].versions) if conflicts else _sides(dynamic),
+        wanting=_wanting(graph),
         blockers=tuple(_blockers(dynamic)),
         circle=_circle(dynamic),
     )
@@ -668,7 +854,12 @@ def _unmet(graph: Any, root: str, atom: Any, myparent: Any = None, show_req_use:
         cp=str(atom.cp),
         wanted_by=_who(myparent),
         use=tuple(problems),
+        argument="" if isinstance(myparent, Package) else _asked(atom, myparent),
     )
+
+
+def _asked(atom: Any, parent: Any) -> str:
+    return str(parent.arg) if isinstance(parent, AtomArg) else str(atom).replace("null/", "")
 
 
 def _who(parent: Any) -> str:
@@ -745,6 +936,17 @@ def _breaking(handler: Any, cpvs: Sequence[str]) -> list[UseChange]:
     return sorted(changes, key=lambda change: (len(change.enable + change.disable), change.enable, change))
 
 
+def _sides(dynamic: Any) -> tuple[tuple[str, ...], ...]:
+    """The packages that have the first blocker, and those that it blocks."""
+    for blocker in dynamic._unsatisfied_blockers_for_display or ():
+        if isinstance(blocker, Blocker):
+            has = [parent for parent in dynamic._blocker_parents.parent_nodes(blocker) if isinstance(parent, Package)]
+            others = [one for one in dynamic.digraph if isinstance(one, Package) and one not in has]
+            blocked = match_from_list(blocker.atom, [one.cpv for one in others])
+            return tuple(str(one.cpv) for one in has), tuple(map(str, blocked))
+    return ()
+
+
 def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
     """The edges of `digraph`, the hardest alone first: Portage shows its cycles in this order too."""
     if digraph is None:
@@ -764,6 +966,24 @@ def _circular(digraph: Any) -> Iterator[tuple[tuple[str, str], ...]]:
 def is_bound(atom: str) -> bool:
     """Whether `atom` has a slot operator that binds to the subslot at build time, as `:=` and `:0=` (PMS 8.3.3)."""
     return atom.partition("[")[0].endswith("=")
+
+
+def _set_problems(name: str, members: Any) -> Iterator[tuple[str, str]]:
+    """What Portage passes over in the file of a set."""
+    file = Path(getattr(members, "_filename", ""))
+    if isinstance(members, StaticFileSet) and not file.is_file():
+        yield f"{SETPREFIX}{name}", f"is in {file}, which cannot be read"
+    elif isinstance(members, StaticFileSet):
+        members.getAtoms()  # loads it
+        for error in dict.fromkeys(members.errors):
+            line = re.search(r"line: (\d+)", error)
+            if line is None:
+                yield f"{SETPREFIX}{name}", f"is in {file}: {error}"
+                continue
+            # Portage's own words have the first word alone.
+            text = file.read_text(errors="replace").splitlines()[int(line[1]) - 1].partition("#")[0].strip()
+            what = text if text.isprintable() else repr(text)
+            yield what, f"is line {line[1]} of set {SETPREFIX}{name} ({file}) and is no package atom"
 
 
 def name(cpv: str) -> str:

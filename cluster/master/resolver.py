@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import difflib
 import enum
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 
 from cluster.errors import InputError
-from cluster.master import ingredients, portagelib, trees
+from cluster.master import ingredients, inputs, keepgoing, portagelib
 from cluster.master.fingerprint import Parts
+from cluster.master.keepgoing import Refusal, Wish
 from cluster.master.portagelib import Need, Node, SlotConflict, Solution, Source, Unmet, Unsolved, UseProblem
-from cluster.model import Cpv, Dependency, Distfile, Kind, Package, Plan, Repository
+from cluster.model import Cpv, Dependency, Distfile, Kind, LeftOut, Package, Plan, Repository
 from cluster.node.installed import with_built
 from cluster.process import tail
 from cluster.subset import Subset, Universe
 from cluster.target import Target
 
+_MEND_SET = "mend the set"
 _CONFIG = "make_conf"
 """Where a user's own make.conf lines come from, as messages call it."""
 
@@ -61,6 +64,14 @@ class Order(enum.StrEnum):
     """A build does not wait for what the stage has in a version that will do, unless it links to it."""
 
 
+class NothingToPlan(ResolveError):
+    """With `keep_going`: what is wrong beside `left_out` lets nothing be planned, or that was all."""
+
+    def __init__(self, left_out: tuple[LeftOut, ...], what: str = "", mend: str = "") -> None:
+        super().__init__(what or "nothing of what was asked for can be planned", mend or "mend one of the lines above")
+        self.left_out = left_out
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to plan, and over which ebuilds."""
@@ -94,6 +105,10 @@ class Request:
     """Whether a source archive without a Manifest entry is an error. Without, it has no digests."""
     defaults: bool = False
     """Whether no atoms mean every set of the repositories, or @system where they have none."""
+    keep_going: bool = False
+    """Whether what cannot be planned is left out, and the rest planned."""
+    raise_circles: bool = False
+    """Whether, with `keep_going`, a circle that other USE flags break is raised all the same."""
 
 
 def resolve(request: Request, workdir: Path) -> Plan:
@@ -101,8 +116,27 @@ def resolve(request: Request, workdir: Path) -> Plan:
 
     Portage writes below `workdir` and `request.metadata` and nowhere else; kept for the next
     time, they save sourcing the ebuilds again. Raises InputError, or the ResolveError that it is where
-    Portage has more to say.
+    Portage has more to say. With `request.keep_going` that is for want of anything to plan; the
+    plan has what it does without.
     """
+    left: tuple[LeftOut, ...] = ()
+    if request.keep_going:
+        repositories, left = inputs.usable(request.repositories)
+        request = replace(request, repositories=repositories)
+    try:
+        plan = _listened(request, workdir)
+    except NothingToPlan as error:
+        error.left_out = (*left, *error.left_out)
+        raise
+    except InputError as error:
+        if left:
+            raise NothingToPlan(left, error.what, error.mend) from error
+        raise
+    return replace(plan, left_out=(*left, *plan.left_out))
+
+
+def _listened(request: Request, workdir: Path) -> Plan:
+    """The plan, or the error with what Portage said."""
     _check_places(request)
     place = portagelib.Place(
         root=workdir.absolute(),
@@ -142,7 +176,7 @@ def _with_detail(problem: ResolveError, said: str) -> ResolveError:
     """`problem` with what Portage said; where it has no mend of its own, that is the end of it."""
     problem.detail = said.strip()
     if not problem.mend:
-        return ResolveError(problem.what, tail(said, 3), detail=problem.detail)
+        return ResolveError(problem.what, tail(said.replace("!!! ", ""), 3), detail=problem.detail)
     return problem
 
 
@@ -150,15 +184,139 @@ def _resolve(request: Request, place: portagelib.Place) -> Plan:
     with portagelib.opened(place) as target:
         _check_profile(target)
         atoms = request.atoms or _default(target)
-        _check_atoms(target, atoms)
-        answer = target.solve(atoms, emptytree=request.emptytree)
-        if isinstance(answer, Unsolved):
-            raise _explain(target, answer)
-        return _plan(request, target, answer)
+        plan = (_most if request.keep_going else _all)(request, target, atoms)
+        return replace(plan, warnings=tuple(_warnings(target, plan)))
+
+
+def _all(request: Request, target: portagelib.Target, atoms: Sequence[str]) -> Plan:
+    _check_atoms(target, atoms)
+    answer = target.solve(atoms, emptytree=request.emptytree)
+    if isinstance(answer, Unsolved):
+        raise _explain(target, answer)
+    return _plan(request, target, answer)
 
 
 def _default(target: portagelib.Target) -> tuple[str, ...]:
     return tuple(f"@{name}" for name in target.repository_sets()) or ("@system",)
+
+
+def _warnings(target: portagelib.Target, plan: Plan) -> Iterator[str]:
+    """What Portage found a way around: entries of metadata caches, ebuilds of other versions."""
+    for repository in plan.repositories:
+        mine = (package.cpv for package in plan.packages if package.repository == repository.name)
+        if stale := [cpv for cpv in mine if target.is_stale(cpv, repository.name)]:
+            more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+            yield (
+                f"repository {repository.name}: its metadata/md5-cache is damaged or out of date for {stale[0]}{more}, "
+                "so Portage sourced the ebuild: have `egencache --update` write it anew"
+            )
+    for cpv in target.passed_over():
+        ebuild = target.ebuild(cpv)
+        if not any(str(ebuild) in str(left) for left in plan.left_out):
+            yield f"{ebuild} cannot be read, so other versions were looked at: mend it: {target.complaint(cpv)}"
+
+
+# As much as can be planned.
+
+
+def _most(request: Request, target: portagelib.Target, atoms: Sequence[str]) -> Plan:
+    wishes, left, torn = _wanted(target, atoms)
+    if not wishes and not left:  # sets that are empty
+        return _all(request, target, atoms)
+    plan, more = keepgoing.most(wishes, partial(_attempt, request, target, wishes, torn))
+    left = (*left, *more)
+    if plan is None:
+        raise NothingToPlan(left)
+    packages = tuple(replace(package, arguments=_askers(package.arguments, wishes)) for package in plan.packages)
+    return replace(plan, packages=packages, left_out=left)
+
+
+def _wanted(
+    target: portagelib.Target, atoms: Sequence[str]
+) -> tuple[tuple[Wish, ...], tuple[LeftOut, ...], frozenset[str]]:
+    """What is asked for, atom by atom; what of it is known not to be had; the sets that have some of that."""
+    wishes: list[Wish] = []
+    left: dict[str, LeftOut] = {}
+    torn: set[str] = set()
+    for argument in dict.fromkeys(atoms):
+        name = argument.removeprefix("@")
+        members, problems = target.members(name) if argument.startswith("@") else ([argument], [])
+        for what, reason in problems:
+            torn.add(argument)
+            error = InputError(reason, _MEND_SET) if target.has_set(name) else _unknown_set(target, name)
+            left.setdefault(f"{what}: {reason}", keepgoing.left_out(what, error))
+        for wish in (Wish(atom, argument) for atom in members):
+            if fault := _own_fault(target, wish):
+                torn.add(argument)
+                left.setdefault(wish.atom, keepgoing.left_out(wish.atom, fault))
+            else:
+                wishes.append(wish)
+    return tuple(wishes), tuple(left.values()), frozenset(torn)
+
+
+def _own_fault(target: portagelib.Target, wish: Wish) -> InputError | None:
+    """Why `wish` cannot be had, where that shows without a run of the solver."""
+    if not portagelib.valid_atom(wish.atom):
+        return _not_an_atom(wish.atom)
+    unmet = target.out_of_reach(wish.atom, wish.asker)
+    return _explain_unmet(target, unmet) if unmet else None
+
+
+def _attempt(
+    request: Request, target: portagelib.Target, wishes: Sequence[Wish], torn: frozenset[str], kept: Sequence[Wish]
+) -> Plan | Refusal:
+    """The plan for `kept` of `wishes`, or what is to blame that there is none."""
+    atoms = keepgoing.arguments(wishes, kept, torn)
+    with portagelib.listening() as said:
+        try:
+            answer = target.solve(atoms, emptytree=request.emptytree)
+            while isinstance(answer, Unsolved) and answer.broken and target.shun(answer.broken):
+                answer = target.solve(atoms, emptytree=request.emptytree)
+        except portagelib.PortageError as error:
+            return Refusal(
+                ((ResolveError("Portage gave up", str(error).strip() or type(error).__name__), frozenset()),)
+            )
+    if isinstance(answer, Unsolved):
+        reason = _explain(target, answer)
+        if request.raise_circles and isinstance(reason, CircularError) and reason.circle.changes:
+            raise reason
+        return Refusal(((_with_detail(reason, said.text), _blame(answer, [wish.atom for wish in kept])),))
+    try:
+        return _plan(request, target, answer)
+    except InputError as error:
+        return Refusal(tuple(_faults(request, target, answer)) or ((error, frozenset()),))
+
+
+def _faults(
+    request: Request, target: portagelib.Target, solution: Solution
+) -> Iterator[tuple[InputError, frozenset[str]]]:
+    """Why packages of `solution` cannot be in a plan, and the atoms that lead to each."""
+    for node in solution.order:
+        try:
+            _distfiles(target, node, strict=request.manifests)
+        except InputError as error:
+            yield error, solution.wanting.above([node.cpv])
+
+
+def _blame(problem: Unsolved, order: Sequence[str]) -> frozenset[str]:
+    """The atoms of the request that lead to what `_explain` names."""
+    above = problem.wanting.above
+    if problem.broken:
+        return frozenset()
+    if problem.unmet:
+        unmet = problem.unmet[0]
+        return frozenset({unmet.argument}) if unmet.argument else above([unmet.wanted_by])
+    if problem.rivals:
+        return keepgoing.weakest([above(side) for side in problem.rivals], order)
+    return above(problem.circle.cpvs) if problem.circle else frozenset()
+
+
+def _askers(arguments: Sequence[str], wishes: Sequence[Wish]) -> tuple[str, ...]:
+    """The atoms and sets of the request behind `arguments`, which have atoms in the place of some sets."""
+    asked = {wish.argument for wish in wishes}
+    found = {argument for argument in arguments if argument in asked}
+    found.update(wish.argument for wish in wishes if wish.atom in arguments)
+    return tuple(sorted(found))
 
 
 def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Plan:
@@ -261,12 +419,11 @@ def _counts(need: Need, order: Order) -> bool:
 
 def _distfiles(target: portagelib.Target, node: Node, *, strict: bool) -> tuple[Distfile, ...]:
     sources = target.sources(node)
-    unknown = next((source for source in sources if not source.digests), None)
+    unknown = next((source for source in sources if not source.is_checked), None)
     if unknown and strict:
         ebuild = target.ebuild(node.cpv, node.repository)
-        raise InputError(
-            f"{node.cpv}: its Manifest has no checksum of {unknown.name}", f"run `ebuild {ebuild} manifest`"
-        )
+        lack = "a damaged checksum" if unknown.digests else "no checksum"
+        raise InputError(f"{node.cpv}: its Manifest has {lack} of {unknown.name}", f"run `ebuild {ebuild} manifest`")
     return tuple(_distfile(source) for source in sources)
 
 
@@ -278,39 +435,16 @@ def _distfile(source: Source) -> Distfile:
 
 
 def _check_places(request: Request) -> None:
-    names = [repository.name for repository in request.repositories]
-    if not names:
+    if not request.repositories:
         raise InputError("there is no ebuild repository", "name one with --repo NAME=DIR")
-    for repository in request.repositories:
-        _check_repository(repository, names)
-    if not request.profile.is_dir():
-        raise InputError(f"there is no profile {request.profile}", "name a profile's directory with --profile")
+    inputs.check_repositories(request.repositories)
+    inputs.check_profile(request.profile, request.repositories)
     if not request.installed.is_dir():
         raise InputError(
             f"there is no installed database {request.installed}", "name a /var/db/pkg directory with --installed"
         )
     if not request.atoms and not request.defaults:
         raise InputError("there is nothing to plan", "name an atom or a set such as @demo")
-
-
-def _check_repository(repository: Repository, names: Sequence[str]) -> None:
-    location = repository.location
-    if not location.is_dir():
-        raise InputError(
-            f"repository {repository.name}: there is no directory {location}",
-            f"mend its path, or fetch it with `cluster tree sync {repository.name}` if the configuration says how",
-        )
-    name = repository.name
-    trees.check_name(name, location)
-    trees.check_whole(name, location)
-    if names.count(name) > 1:
-        raise InputError(f"repository {name} is given twice", "leave one out")
-    for master in portagelib.masters(repository):
-        if master not in names:
-            raise InputError(
-                f"repository {name} builds on repository {master}, which is not given",
-                f"add --repo {master}=DIR, or take it from `masters` in {location}/metadata/layout.conf",
-            )
 
 
 def _check_profile(target: portagelib.Target) -> None:
@@ -326,18 +460,27 @@ def _check_atoms(target: portagelib.Target, atoms: Iterable[str]) -> None:
         if atom.startswith("@"):
             _check_set(target, atom.removeprefix("@"))
         elif not portagelib.valid_atom(atom):
-            raise ResolveError(
-                f"{atom!r} is not a package atom",
-                "write CATEGORY/NAME, or =CATEGORY/NAME-VERSION with the sign for a version",
-            )
+            raise _not_an_atom(atom)
+
+
+def _not_an_atom(atom: str) -> ResolveError:
+    return ResolveError(
+        f"{atom!r} is not a package atom", "write CATEGORY/NAME, or =CATEGORY/NAME-VERSION with the sign for a version"
+    )
 
 
 def _check_set(target: portagelib.Target, name: str) -> None:
-    known = target.sets()
-    if target.set_atoms(name) is None:
-        listed = ", ".join(f"@{other}" for other in known)
-        inside = "a set in it is unknown; " if name in known else ""
-        raise ResolveError(f"unknown set @{name}", f"{inside}known sets: {listed}")
+    if not target.has_set(name):
+        raise _unknown_set(target, name)
+    _, problems = target.members(name)
+    if problems:
+        what, reason = problems[0]
+        raise ResolveError(f"{what} {reason}", _MEND_SET)
+
+
+def _unknown_set(target: portagelib.Target, name: str) -> ResolveError:
+    listed = ", ".join(f"@{other}" for other in target.sets())
+    return ResolveError(f"unknown set @{name}", f"known sets: {listed}")
 
 
 # Why Portage found no plan: the first reason that names something.
@@ -412,6 +555,8 @@ def _because(unmet: Unmet) -> str:
 def _explain_unknown(target: portagelib.Target, unmet: Unmet) -> ResolveError:
     names = target.names()
     repositories = ", ".join(repository.name for repository in target.place.repositories)
+    if found := _unseen(target, unmet):
+        return found
     if unmet.cp in names:
         known = ", ".join(cpv.partition("/")[2] for cpv in target.versions(unmet.cp))
         return ResolveError(f"{_subject(unmet)} no ebuild matches", f"there are {known}")
@@ -420,6 +565,20 @@ def _explain_unknown(target: portagelib.Target, unmet: Unmet) -> ResolveError:
     if not unmet.wanted_by:
         return ResolveError(f"unknown package {unmet.atom} (not in {repositories})", mend)
     return ResolveError(f"{_subject(unmet)} no repository has ({repositories})", mend)
+
+
+def _unseen(target: portagelib.Target, unmet: Unmet) -> ResolveError | None:
+    """Why Portage does not see a package that has a place in a repository."""
+    for repository in target.place.repositories:
+        place, categories = repository.location / unmet.cp, repository.location / "profiles/categories"
+        if os.path.lexists(place) and not place.is_dir():
+            return ResolveError(f"{place} cannot be read{_because(unmet)}", "it is no directory with ebuilds; mend it")
+        if place.is_dir() and unmet.cp.partition("/")[0] not in target.categories:
+            return ResolveError(
+                f"{place} is not seen{_because(unmet)}: its category is in no profiles/categories",
+                f"add it to {categories}",
+            )
+    return None
 
 
 def _similar(cp: str, names: Sequence[str]) -> list[str]:
@@ -444,6 +603,14 @@ def _explain_mask(target: portagelib.Target, unmet: Unmet, cpv: str) -> ResolveE
     reasons = target.masks(cpv)
     # Of an EAPI it does not know Portage reads nothing else, and calls the rest invalid.
     reasons = [reason for reason in reasons if reason.startswith("EAPI")] or reasons
+    if invalid := [reason.removeprefix("invalid: ") for reason in reasons if reason.startswith("invalid: ")]:
+        words = "; ".join(invalid)
+        return ResolveError(f"{target.ebuild(cpv)} is invalid{_because(unmet)}", f"mend it: {words}")
+    if reasons[0].startswith("EAPI"):
+        return ResolveError(
+            f"{target.ebuild(cpv)} has {reasons[0]}{_because(unmet)}, which this Portage does not know",
+            "ask for another version, or update Portage",
+        )
     lift = "; ".join(dict.fromkeys(_lift(target, cpv, reason) for reason in reasons))
     return ResolveError(f"{cpv}{_because(unmet)} is masked by {', '.join(reasons)}", lift)
 

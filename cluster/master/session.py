@@ -125,16 +125,24 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """2 if a package failed, was lost for good or was blocked, else 0."""
-        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) else 0
+        """2 if a package failed, was lost for good or was blocked, or the plan left something out, else 0."""
+        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) or self.plan.left_out else 0
         return max(mine, self.first.exit_code if self.first else 0)
 
 
-def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True, defaults: bool = False) -> Plan:
+def make_plan(
+    session: Session,
+    atoms: tuple[str, ...],
+    *,
+    sources: bool = True,
+    defaults: bool = False,
+    keep_going: bool = False,
+) -> Plan:
     """Portage's plan for `atoms`; what the binhost has is marked as skipped. Raises InputError.
 
     With `sources`, a source archive that no Manifest describes is an error: it could not be checked.
     With `defaults`, no atoms mean every set of the repositories, or @system where they have none.
+    With `keep_going`, what cannot be planned is left out; `over` is then the session to go on with.
     """
     with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
         work = Path(scratch)
@@ -158,13 +166,25 @@ def make_plan(session: Session, atoms: tuple[str, ...], *, sources: bool = True,
             built_with=_built_with(session),
             manifests=sources,
             defaults=defaults,
+            keep_going=keep_going,
         )
         (work / "resolve").mkdir()
         with trees.revising(session.repositories) as revised:
-            solve = bootstrap.unbroken if session.break_cycles else resolver.resolve
-            plan = solve(request, work / "resolve")
-        plan = replace(plan, repositories=revised())
+            plan = _solved(request, work / "resolve", break_cycles=session.break_cycles)
+        plan = replace(plan, repositories=tuple(one for one in revised() if one in plan.repositories))
     return _judged(session, bootstrap.twice(plan) if session.stages == 2 else plan)
+
+
+def _solved(request: resolver.Request, work: Path, *, break_cycles: bool) -> Plan:
+    """With `keep_going` a circle that cannot be broken is left out with all others, so that there is a plan."""
+    if not break_cycles:
+        return resolver.resolve(request, work)
+    try:
+        return bootstrap.unbroken(replace(request, raise_circles=True), work)
+    except resolver.CircularError:
+        if not request.keep_going:
+            raise
+        return resolver.resolve(request, work)
 
 
 def _judged(session: Session, plan: Plan) -> Plan:
@@ -173,10 +193,17 @@ def _judged(session: Session, plan: Plan) -> Plan:
     return replace(found, first=_judged(session.earlier, plan.first)) if plan.first else found
 
 
-def make_plans(chosen: Sequence[Session], atoms: tuple[str, ...], *, sources: bool = True) -> tuple[Plan, ...]:
+def make_plans(
+    chosen: Sequence[Session], atoms: tuple[str, ...], *, sources: bool = True, keep_going: bool = False
+) -> tuple[Plan, ...]:
     """A plan for each of `chosen`, as `make_plan`; of two that would build the same the later takes it."""
-    plans = [(session.name, session.binhost, make_plan(session, atoms, sources=sources)) for session in chosen]
-    return variants.shared(plans)
+    made = [make_plan(session, atoms, sources=sources, keep_going=keep_going) for session in chosen]
+    return variants.shared([(one.name, one.binhost, plan) for one, plan in zip(chosen, made, strict=True)])
+
+
+def over(session: Session, plan: Plan) -> Session:
+    """`session` without the repositories that `plan` had to do without."""
+    return replace(session, repositories=plan.repositories)
 
 
 def _built_with(session: Session) -> fingerprint.Parts:

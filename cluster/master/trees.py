@@ -123,14 +123,15 @@ def check_name(name: str, location: Path, said: str | None = None) -> None:
     """
     if said is None:
         file = location / "profiles/repo_name"
-        said = file.read_text() if file.is_file() else ""
+        said = file.read_text(errors="replace") if file.is_file() else ""
     if not said.strip():
         raise InputError(
             f"{location} is no ebuild repository: it has no profiles/repo_name",
             f"put the name {name} in that file, or mend the path",
         )
     if said.strip() != name:
-        raise InputError(f"repository {name} at {location} calls itself {said.strip()!r}", f"call it {said.strip()}")
+        mend = f"call it {said.strip()}" if said.strip().isprintable() else f"mend {location}/profiles/repo_name"
+        raise InputError(f"repository {name} at {location} calls itself {said.strip()!r}", mend)
 
 
 def check_whole(name: str, location: Path) -> None:
