@@ -223,6 +223,87 @@ def test_an_atom_that_cannot_be_had(cluster: Cluster, over: list[str], verb: str
     assert ended.out == ""
 
 
+def test_keep_going_plans_the_rest_and_names_what_is_left_out(cluster: Cluster, over: list[str]) -> None:
+    asked = ["app/editor", "app/masked", "app/wants", "loop/one"]
+    ended = cluster("plan", *asked, "--keep-going", *over)
+    assert ended.code == 2
+    assert "2 to build, 0 in the binhost already; 3 left out" in ended.out
+    lines = ended.err.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["! app/masked", "! app/wants", "! loop/one"]
+    assert "app/wants-1 needs lib/nowhere, which no repository has (test)" in lines[1]
+    ended = cluster("plan", *asked, "--keep-going", "--json", *over)
+    assert (ended.code, ended.json["order"]) == (2, [TEXT, EDITOR])
+    assert [set(one) for one in ended.json["left_out"]] == [{"what", "reason", "mend"}] * 3
+    assert ended.json["left_out"][0] == {
+        "what": "app/masked",
+        "reason": "app/masked-1 is masked by ~arm64 keyword",
+        "mend": 'put ACCEPT_KEYWORDS="~arm64" in make_conf',
+    }
+
+
+def test_keep_going_with_nothing_wrong_and_with_nothing_left(cluster: Cluster, over: list[str]) -> None:
+    ended = cluster("plan", "app/editor", "--keep-going", *over)
+    assert (ended.code, ended.err) == (0, "")
+    ended = cluster("plan", "app/masked", "app/wants", "--keep-going", *over)
+    assert (ended.code, ended.out) == (1, "")
+    *left, last = ended.err.splitlines()
+    assert [line.split(": ")[0] for line in left] == ["! app/masked", "! app/wants"]
+    assert last == "cluster: nothing of what was asked for can be planned: mend one of the lines above"
+
+
+@pytest.mark.parametrize("verb", [["graph"], ["why", "text"], ["impact", "text"]])
+def test_questions_about_a_plan_keep_going_too(cluster: Cluster, over: list[str], verb: list[str]) -> None:
+    ended = cluster(*verb, "app/editor", "app/masked", "--keep-going", "--json", *over)
+    assert ended.code == 2
+    assert [one["what"] for one in ended.json["left_out"]] == ["app/masked"]
+    assert ended.err.startswith("! app/masked: ")
+    assert "app/masked" in cluster(*verb, "app/editor", "app/masked", *over).complaint
+
+
+@pytest.mark.usefixtures("all_there")
+def test_build_keeps_going_and_says_so_with_its_exit_code(cluster: Cluster, over: list[str]) -> None:
+    asked = ["build", "app/editor", "app/masked", "--keep-going", *over]
+    ended = cluster(*asked)
+    assert ended.code == 2
+    assert "Nothing to build: all 2 packages are in the binhost" in ended.out
+    assert ended.out.splitlines()[-1].startswith("! app/masked: ")
+    said = cluster(*asked, "--json")
+    assert (said.code, said.json["skipped"]) == (2, [TEXT, EDITOR])
+    assert [one["what"] for one in said.json["left_out"]] == ["app/masked"]
+
+
+def test_build_keeps_going_without_a_repository(
+    cluster: Cluster, over: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[session.Session] = []
+
+    def build(chosen: session.Session, made: Plan, *rest: object) -> session.Result:
+        built.append(chosen)
+        return session.Result(made, (), 0.0, chosen.binhost)
+
+    monkeypatch.setattr(session, "build", build)
+    words = ["build", "app/editor", "--repo", f"gone={tmp_path / 'gone'}", *over]
+    assert "repository gone: there is no directory" in cluster(*words).complaint
+    assert cluster(*words, "--keep-going", "--json").code == 2
+    assert [repository.name for repository in built[0].repositories] == ["test"]
+
+
+def test_keep_going_breaks_circles_first(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
+    ebuilds = {
+        "loop/soft-1": {"IUSE": "+x", "DEPEND": "x? ( loop/hard )"},
+        "loop/hard-1": {"DEPEND": "loop/soft"},
+        "app/masked-1": {"KEYWORDS": "~arm64"},
+    }
+    write_repository(tmp_path / "repo", ebuilds)
+    ended = cluster("plan", "loop/hard", "app/masked", "--keep-going", "--break-cycles", "--json", *over)
+    assert ended.code == 2
+    assert [one["what"] for one in ended.json["left_out"]] == ["app/masked"]
+    assert set(ended.json["order"]) == {"loop/soft-1", "loop/hard-1"}
+    alone = cluster("plan", "loop/hard", "app/masked", "--keep-going", *over)
+    assert alone.code == 1
+    assert "circular dependencies" in alone.err
+
+
 def test_no_atom(cluster: Cluster, over: list[str]) -> None:
     assert "name an atom or a set" in cluster("plan", *over).complaint
 

@@ -350,6 +350,26 @@ def test_a_damaged_manifest(ask: Ask, text: str, words: str) -> None:
     assert len(asked.runs) == 2
 
 
+FAT = {"metadata/layout.conf": "masters =\n"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("link", "Manifest not found"),
+        (GOOD, "Missing digest for"),
+        (f"EBUILD up-1.ebuild 3 BLAKE2B {'0' * 128}\n", "Digest verification failed"),
+    ],
+)
+def test_a_manifest_that_should_have_the_ebuild(ask: Ask, text: str, words: str) -> None:
+    ebuilds = {"x/up-1": {"_body": "\n"}, "x/top-1": {"RDEPEND": "x/up"}, "x/fine-1": {}}
+    change = _instead("x/up/Manifest", text)
+    asked = ask("x/top", "x/fine", ebuilds=ebuilds, files=FAT, change=change)
+    assert asked.order == ["x/fine-1"]
+    assert words in asked.left["x/top"]
+    assert "up-1.ebuild manifest`" in asked.left["x/top"]
+
+
 # Atoms and sets.
 
 TREE = {

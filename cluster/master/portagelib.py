@@ -49,6 +49,7 @@ from portage.exception import (
     PortageKeyError,
 )
 from portage.output import nocolor
+from portage.package.ebuild import doebuild
 from portage.package.ebuild._config.special_env_vars import environ_filter
 from portage.package.ebuild.getmaskingreason import getmaskingreason
 from portage.repository.config import _gen_valid_repo, parse_layout_conf
@@ -485,7 +486,10 @@ class Target:
         ebuild = self.ebuild(cpv, repository)
         if not ebuild.is_file():
             return "it is a directory" if ebuild.is_dir() else "it is a link that leads nowhere"
-        self._portdb._broken_ebuilds.discard(str(ebuild))  # else Portage fails in silence
+        # Portage fails in silence where it has said why before.
+        self._portdb._broken_ebuilds.discard(str(ebuild))
+        doebuild._doebuild_broken_ebuilds.discard(str(ebuild))
+        doebuild._doebuild_broken_manifests.discard(str(ebuild.parent / "Manifest"))
         with listening() as said:
             try:
                 self._portdb.aux_get(cpv, ["SLOT"], myrepo=repository)

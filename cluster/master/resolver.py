@@ -529,7 +529,12 @@ def _explain_unmet(target: portagelib.Target, unmet: Unmet) -> ResolveError:
 
 
 def _explain_broken(target: portagelib.Target, cpv: str, because: str = "") -> ResolveError:
-    return ResolveError(f"{target.ebuild(cpv)} cannot be read{because}", f"mend it: {target.complaint(cpv)}")
+    ebuild, complaint = target.ebuild(cpv), target.complaint(cpv)
+    checked = complaint.startswith(("Manifest not found", "Missing digest", "Digest verification"))
+    mend = (
+        f"{complaint}: if it is as it should be, run `ebuild {ebuild} manifest`" if checked else f"mend it: {complaint}"
+    )
+    return ResolveError(f"{ebuild} cannot be read{because}", mend)
 
 
 def _findable(target: portagelib.Target, unmet: Unmet) -> str:
