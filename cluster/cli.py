@@ -24,13 +24,13 @@ from cluster.bench import nodes as node_bench
 from cluster.drawing import formats
 from cluster.errors import ClusterError, InputError
 from cluster.master import binhost as binhosts
-from cluster.master import resolver, subject
-from cluster.master import session as sessions
+from cluster.master import building, planning, resolver, subject
 from cluster.master import shape as shapes
 from cluster.master import trees as ebuild_trees
 from cluster.master.chains import why as find_chains
 from cluster.master.impact import impact as find_impact
 from cluster.master.resolver import Order
+from cluster.master.session import Session
 from cluster.model import Cpv, Plan, Repository
 from cluster.node import kernel as kernels
 from cluster.node import stage as stages
@@ -125,14 +125,14 @@ def _variants(what: What, settings: config.Config) -> dict[str, config.Variant]:
     return named or {name: config.Variant(target=name) for name in what.target or [settings.build.target]}
 
 
-def _open_all(what: What, common: Common) -> tuple[sessions.Session, ...]:
+def _open_all(what: What, common: Common) -> tuple[Session, ...]:
     """A session for each target or variant that is asked for."""
     settings = config.load(common.config)
     chosen = _variants(what, settings)
     return tuple(_session(what, common, settings, name, chosen[name], alone=len(chosen) == 1) for name in chosen)
 
 
-def _open(what: What, common: Common) -> sessions.Session:
+def _open(what: What, common: Common) -> Session:
     opened = _open_all(what, common)
     if len(opened) > 1:
         names = ", ".join(session.name for session in opened)
@@ -142,7 +142,7 @@ def _open(what: What, common: Common) -> sessions.Session:
 
 def _session(
     what: What, common: Common, settings: config.Config, name: str, variant: config.Variant, *, alone: bool
-) -> sessions.Session:
+) -> Session:
     chosen = target.load(variant.target or settings.build.target)
     directories = paths.directories(common.state)
     user = userconfig.find(what.portage or variant.portage or settings.portage.directory, chosen.name)
@@ -151,7 +151,7 @@ def _session(
     if what.installed is not None and not what.installed.is_dir():
         raise InputError(f"--installed {what.installed} is not a directory", "name a /var/db/pkg")
     own = common.binhost if common.binhost is None or alone else common.binhost / name
-    return sessions.Session(
+    return Session(
         config=settings,
         directories=directories,
         binhost=(own or directories.binhosts / name).absolute(),
@@ -180,11 +180,11 @@ def _console(common: Common) -> Console:
 
 
 def _plans(
-    opened: Sequence[sessions.Session], atoms: tuple[str, ...], keep_going: bool, *, sources: bool = False
+    opened: Sequence[Session], atoms: tuple[str, ...], keep_going: bool, *, sources: bool = False
 ) -> tuple[Plan, ...]:
     """The plans; what is wrong and does not stop them is said on stderr, which leaves stdout to the answer."""
     with _said_what_is_left_out():
-        plans = sessions.make_plans(opened, atoms, sources=sources, keep_going=keep_going)
+        plans = planning.make_plans(opened, atoms, sources=sources, keep_going=keep_going)
     for session, made in zip(opened, plans, strict=True):
         if len(opened) > 1 and (made.left_out or made.warnings):
             print(f"{session.name}:", file=sys.stderr)
@@ -192,10 +192,10 @@ def _plans(
     return plans
 
 
-def _plan(session: sessions.Session, atoms: tuple[str, ...], keep_going: bool, *, defaults: bool = False) -> Plan:
+def _plan(session: Session, atoms: tuple[str, ...], keep_going: bool, *, defaults: bool = False) -> Plan:
     """As `_plans`, for one."""
     with _said_what_is_left_out():
-        made = sessions.make_plan(session, atoms, sources=False, defaults=defaults, keep_going=keep_going)
+        made = planning.make_plan(session, atoms, sources=False, defaults=defaults, keep_going=keep_going)
     report.beside(Console(stderr=True), made.left_out, made.warnings)
     return made
 
@@ -261,7 +261,7 @@ def graph(
     chosen = format or (formats.by_suffix(output) if output else None)
     session = _open(what, common)
     made = _plan(session, atoms, keep_going)
-    found = shapes.shape(made, sessions.past_seconds(session))
+    found = shapes.shape(made, planning.past_seconds(session))
     drawn = formats.render(found, chosen, answers.title(made.packages, made.target)) if chosen else ""
     if output is not None:
         formats.write(output, drawn)
@@ -274,7 +274,7 @@ def graph(
     return _code(made)
 
 
-def _asked(package: str, atoms: tuple[str, ...], session: sessions.Session, keep_going: bool) -> tuple[Plan, Cpv]:
+def _asked(package: str, atoms: tuple[str, ...], session: Session, keep_going: bool) -> tuple[Plan, Cpv]:
     made = _plan(session, atoms, keep_going, defaults=True)
     return made, subject.find(made, package)
 
@@ -320,7 +320,7 @@ def impact(
     what, common = what or What(), common or Common()
     session = _open(what, common)
     made, cpv = _asked(package, atoms, session, keep_going)
-    answer = find_impact(made, cpv, sessions.past_seconds(session))
+    answer = find_impact(made, cpv, planning.past_seconds(session))
     if common.json:
         _print_json({**answers.impact_json(answer), **_beside(made, keep_going)})
     else:
@@ -328,19 +328,19 @@ def impact(
     return _code(made)
 
 
-def _one_or_all(parts: Sequence[dict[str, Any]], opened: Sequence[sessions.Session]) -> Mapping[str, Any]:
+def _one_or_all(parts: Sequence[dict[str, Any]], opened: Sequence[Session]) -> Mapping[str, Any]:
     """The one of `parts` by itself; of several each under its session's name."""
     if len(parts) == 1:
         return parts[0]
     return {session.name: part for session, part in zip(opened, parts, strict=True)}
 
 
-def _heading(common: Common, session: sessions.Session, opened: Sequence[sessions.Session]) -> None:
+def _heading(common: Common, session: Session, opened: Sequence[Session]) -> None:
     if len(opened) > 1:
         _console(common).print(f"[bold]{escape(session.name)}[/]", highlight=False)
 
 
-def _helped(session: sessions.Session, plain: bool, audit: float | None) -> sessions.Session:
+def _helped(session: Session, plain: bool, audit: float | None) -> Session:
     """The session with the help for nodes that `build`'s options ask for."""
     chosen = config.plain(session.config) if plain else session.config
     if audit is not None:
@@ -371,9 +371,9 @@ def build(
     results = []
     for session, made in zip(opened, _plans(opened, atoms, keep_going, sources=True), strict=True):
         _heading(common, session, opened)
-        usable = sessions.over(session, made)
+        usable = planning.over(session, made)
         with report.Reporter(console) as reporter:
-            results.append(sessions.build(usable, made, nodes or session.config.build.nodes, reporter))
+            results.append(building.build(usable, made, nodes or session.config.build.nodes, reporter))
         if not common.json:
             report.summary(console, results[-1])
             report.beside(console, made.left_out)
@@ -388,10 +388,10 @@ def verify(*atoms: str, keep_going: KeepGoing = False, what: What | None = None,
     what, common = what or What(), common or Common()
     session = _open(what, common)
     (made,) = _plans((session,), atoms, keep_going, sources=True)
-    session = sessions.over(session, made)
+    session = planning.over(session, made)
     console = _console(common)
     with report.Reporter(console) as reporter:
-        proof = sessions.prove(session, made, reporter)
+        proof = building.prove(session, made, reporter)
     if common.json:
         answer = {"installed": [p.cpv for p in made.packages], "ran": proof.ran, "failed": proof.failed}
         _print_json({**answer, **_beside(made, keep_going)})

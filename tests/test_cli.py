@@ -18,7 +18,7 @@ from repos import write_repository
 
 from cluster import cli, paths
 from cluster.errors import MachineError
-from cluster.master import journal, judge, session
+from cluster.master import building, equipment, journal, judge, progress, session
 from cluster.model import Action, Cpv, Outcome, Plan, Verdict
 from cluster.node import kernel
 from cluster.node.installed import write_installed
@@ -99,7 +99,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine with room and a stage, and no emulator to find."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 30))
     stage = SimpleNamespace(facts={"compiler": "12.2.0"}, signature=tmp_path / "compiler")
-    monkeypatch.setattr(session, "hardware_for", lambda *arguments: SimpleNamespace(stage=stage))
+    monkeypatch.setattr(equipment, "hardware_for", lambda *arguments: SimpleNamespace(stage=stage))
 
 
 # Plans.
@@ -277,11 +277,11 @@ def test_build_keeps_going_without_a_repository(
 ) -> None:
     built: list[session.Session] = []
 
-    def build(chosen: session.Session, made: Plan, *rest: object) -> session.Result:
+    def build(chosen: session.Session, made: Plan, *rest: object) -> building.Result:
         built.append(chosen)
-        return session.Result(made, (), 0.0, chosen.binhost)
+        return building.Result(made, (), 0.0, chosen.binhost)
 
-    monkeypatch.setattr(session, "build", build)
+    monkeypatch.setattr(building, "build", build)
     words = ["build", "app/editor", "--repo", f"gone={tmp_path / 'gone'}", *over]
     assert "repository gone: there is no directory" in cluster(*words).complaint
     assert cluster(*words, "--keep-going", "--json").code == 2
@@ -393,7 +393,7 @@ def test_an_interrupt_says_that_what_was_finished_is_kept(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "build", interrupted)
+    monkeypatch.setattr(building, "build", interrupted)
     ended = cluster("build", "app/editor", *over)
     assert ended.code == 130
     assert ended.err.count("\n") == 1
@@ -430,8 +430,8 @@ def test_what_failed_and_what_that_blocks(
         Outcome(Cpv(TEXT), Verdict.FAILED, node="node-1", attempt=1, log=Path("/text.log"), reason="compile failed"),
         Outcome(Cpv(EDITOR), Verdict.BLOCKED, reason=f"needs {TEXT}, which failed"),
     )
-    result = session.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
-    monkeypatch.setattr(session, "build", lambda *arguments: result)
+    result = building.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
+    monkeypatch.setattr(building, "build", lambda *arguments: result)
     ended = cluster("build", "app/editor", *over, *(["--json"] if as_json else []))
     assert ended.code == 2
     assert ended.err == ""
@@ -444,12 +444,12 @@ def test_what_failed_and_what_that_blocks(
 
 
 def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(opened: object, made: Any, nodes: int, reporter: session.Reporter) -> session.Result:
+    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter) -> building.Result:
         reporter.step("looking for QEMU")
         reporter.start(made)
-        return session.Result(made, (), 0.0, Path())
+        return building.Result(made, (), 0.0, Path())
 
-    monkeypatch.setattr(session, "build", build)
+    monkeypatch.setattr(building, "build", build)
     ended = cluster("build", "app/editor", *over, "--json")
     assert ended.json["built"] == []
     assert "looking for QEMU" in ended.err
@@ -465,7 +465,7 @@ def test_a_second_build_is_refused(
         second.append(cluster("build", "app/editor", *over))
         raise MachineError("this is as far as the first one comes")
 
-    monkeypatch.setattr(session, "hardware_for", while_building)
+    monkeypatch.setattr(equipment, "hardware_for", while_building)
     assert cluster("build", "app/editor", *over).complaint == "this is as far as the first one comes"
     assert str(tmp_path / "state") in second[0].complaint
     assert "another build for arm64 is running" in second[0].complaint
@@ -651,7 +651,7 @@ def test_no_sync_under_a_build(
         during.append(cluster("tree", "sync", *configured, "--state", tmp_path / "state"))
         raise MachineError("this is as far as it comes")
 
-    monkeypatch.setattr(session, "hardware_for", while_building)
+    monkeypatch.setattr(equipment, "hardware_for", while_building)
     cluster("build", "app/editor", *over)
     assert f"a build is running in {tmp_path / 'state'}" in during[0].complaint
     assert cluster("tree", "sync", *configured, "--state", tmp_path / "state").code == 0

@@ -17,7 +17,7 @@ from cluster import config
 from cluster.bench import emulation
 from cluster.bench.samples import Sample, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
-from cluster.master import session as sessions
+from cluster.master import building, equipment, planning
 from cluster.model import Cpv, Outcome, Verdict
 
 MAKE = package("dev-build/make-4.4.1", requested=True)
@@ -48,9 +48,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     def measure(repeat: int, **variants: Callable[..., emulation.Variant]) -> tuple[emulation.Report, Heard]:
         hardware = SimpleNamespace(emulator=SimpleNamespace(version="10.0"))
         monkeypatch.setattr(emulation, "VARIANTS", variants)
-        monkeypatch.setattr(sessions, "make_plan", lambda session, atoms: plan(MAKE))
-        monkeypatch.setattr(sessions, "hardware_for", lambda session, nodes, reporter: hardware)
-        monkeypatch.setattr(sessions, "only_one", lambda session: nullcontext())
+        monkeypatch.setattr(planning, "make_plan", lambda session, atoms: plan(MAKE))
+        monkeypatch.setattr(equipment, "hardware_for", lambda session, nodes, reporter: hardware)
+        monkeypatch.setattr(building, "only_one", lambda session: nullcontext())
         monkeypatch.setattr(emulation, "scratch_binhost", lambda *words: None)
         monkeypatch.setattr(emulation, "replace", lambda value, **fields: value)
         heard = Heard()

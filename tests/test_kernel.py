@@ -16,7 +16,7 @@ from programs import write_programs
 
 from cluster import config, paths, target
 from cluster.errors import CommandFailed, InputError, MachineError
-from cluster.master import hostcompiler, session
+from cluster.master import equipment, hostcompiler
 from cluster.node import kernel, kvm, stage
 from cluster.node.emulator import Emulator
 from cluster.node.node import Hardware
@@ -361,15 +361,15 @@ def test_emulated_nodes_boot_our_kernel_if_it_is_wanted_and_built(
         machine.ensure()
     why = "" if accelerator == "kvm" else "KVM runs no arm64 here"
     found = Emulator((Path("qemu"),), (Path("qemu-img"),), "10.0.2")
-    monkeypatch.setattr(session.qemu, "require_memory", lambda *words: None)
-    monkeypatch.setattr(session.emulator, "ensure", lambda *words: found)
-    monkeypatch.setattr(session.stage, "ensure", lambda *words: built)
+    monkeypatch.setattr(equipment.qemu, "require_memory", lambda *words: None)
+    monkeypatch.setattr(equipment.emulator, "ensure", lambda *words: found)
+    monkeypatch.setattr(equipment.stage, "ensure", lambda *words: built)
     monkeypatch.setattr(kvm, "accelerated", lambda hardware: (replace(hardware, accelerator=accelerator), why))
     defaults = config.load()
     chosen = defaults.model_copy(update={"node": defaults.node.model_copy(update={"own_kernel": own_kernel})})
     one: Any = SimpleNamespace(config=chosen, target=ARM64, directories=SimpleNamespace(cache=machine.cache))
     heard = Heard()
-    hardware: Hardware = session.hardware_for(one, 1, cast(Any, heard))
+    hardware: Hardware = equipment.hardware_for(one, 1, cast(Any, heard))
     assert hardware.stage.facts["kernel"] == release
     assert heard.steps[-1].endswith(f"boot Linux {release}")
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster import config
 from cluster.errors import MachineError
-from cluster.master import hostcompiler, session
+from cluster.master import equipment, hostcompiler
 
 
 class Heard:
@@ -31,7 +31,7 @@ def found(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> tuple[Any, list[s
     some: Any = SimpleNamespace(
         config=config.load().model_copy(update=sections), target=None, directories=SimpleNamespace(cache=None)
     )
-    cross = session._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
+    cross = equipment._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
     return cross, heard.warnings
 
 

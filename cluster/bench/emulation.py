@@ -20,9 +20,9 @@ from cluster.bench import machine
 from cluster.bench.samples import Sample, Summary, ratios, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
 from cluster.master import binhost as binhosts
-from cluster.master import distfiles, runs
-from cluster.master import session as sessions
-from cluster.master.session import Reporter, Session
+from cluster.master import building, distfiles, equipment, planning, runs
+from cluster.master.progress import Reporter
+from cluster.master.session import Session
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 from cluster.node import container, emulator, stage
 from cluster.node.build import Built, Limits
@@ -99,11 +99,11 @@ def measure(session: Session, atom: str, names: Sequence[str], repeat: int, repo
     plan, package = planned(session, atom)
     build_prerequisites(session, plan, package, reporter)
     for distfile in package.distfiles:
-        distfiles.fetch(distfile, session.directories.distfiles, sessions.providers(session))
-    with sessions.only_one(session), ExitStack() as stack:
+        distfiles.fetch(distfile, session.directories.distfiles, equipment.providers(session))
+    with building.only_one(session), ExitStack() as stack:
         runs.sweep(session.directories.state)
         paths.require_space(session.directories.state, _NEED_MIB, "the benchmark")
-        hardware = sessions.hardware_for(session, 1, reporter)
+        hardware = equipment.hardware_for(session, 1, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         stack.callback(live.stop)
         bench = Bench(
@@ -149,7 +149,7 @@ def untested(session: Session) -> Session:
 
 def planned(session: Session, atom: str) -> tuple[Plan, Package]:
     """The plan for `atom` and the one package that it means. Raises InputError if it means several or none."""
-    plan = sessions.make_plan(session, (atom,))
+    plan = planning.make_plan(session, (atom,))
     requested = [package for package in plan.packages if package.requested]
     if len(requested) != 1:
         raise InputError(f"{atom} is {len(requested)} packages", "name one package with --package")
@@ -175,7 +175,7 @@ def build_prerequisites(session: Session, plan: Plan, package: Package, reporter
     if not missing:
         return
     reporter.warn(f"built first, because the binhost lacks them: {', '.join(missing)}")
-    result = sessions.build(session, replace(plan, packages=packages), session.config.build.nodes, reporter)
+    result = building.build(session, replace(plan, packages=packages), session.config.build.nodes, reporter)
     if result.exit_code:
         raise BuildFailed(f"the prerequisites of {package.cpv} do not build", "see `cluster build`")
 
@@ -224,7 +224,7 @@ def _host_settings(bench: Bench) -> Settings:
 
 def _unhelped(bench: Bench) -> Settings:
     """What jobs share outside nodes, where there is no help for them."""
-    return sessions.settings_of(replace(bench.session, config=config.plain(bench.session.config)))
+    return equipment.settings_of(replace(bench.session, config=config.plain(bench.session.config)))
 
 
 def _native(bench: Bench, name: str) -> Variant:
@@ -237,7 +237,7 @@ def _native(bench: Bench, name: str) -> Variant:
     binhost = binhosts.Binhost(bench.live.directory / f"{name}-binhost", settings.chost)
     for package in needed(bench.plan, bench.package):
         for distfile in package.distfiles:
-            distfiles.fetch(distfile, bench.session.directories.distfiles, sessions.providers(bench.session))
+            distfiles.fetch(distfile, bench.session.directories.distfiles, equipment.providers(bench.session))
         begin = partial(bench.reporter.step, f"building {package.cpv} natively")
         _contain(bench, name, root, settings, binhost, package, begin)
     return Variant(
@@ -345,7 +345,7 @@ def _node_build(
         compiles = bench.live.directory / "compiles"
         if name != "cached":
             shutil.rmtree(compiles, ignore_errors=True)
-        engine = sessions.engine_for(
+        engine = equipment.engine_for(
             session, hardware, bench.live, bench.binhost, stack, bench.reporter, nodes=1, compiles=compiles
         )
         engine = replace(engine, logs=bench.logs / name)

@@ -16,10 +16,10 @@ from typing import Any
 from cluster import paths
 from cluster.bench import emulation, machine, memory
 from cluster.errors import NodeLost
-from cluster.master import distfiles, runs
-from cluster.master import session as sessions
+from cluster.master import building, distfiles, equipment, runs
 from cluster.master.engines import LocalEngine
-from cluster.master.session import Reporter, Session
+from cluster.master.progress import Reporter
+from cluster.master.session import Session
 from cluster.model import Cpv, Job, Package
 from cluster.node import disk
 from cluster.node.node import Hardware
@@ -166,15 +166,15 @@ def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Repo
     plan, package = emulation.planned(session, atom)
     emulation.build_prerequisites(session, plan, package, reporter)
     for distfile in package.distfiles:
-        distfiles.fetch(distfile, session.directories.distfiles, sessions.providers(session))
-    with sessions.only_one(session), ExitStack() as stack:
+        distfiles.fetch(distfile, session.directories.distfiles, equipment.providers(session))
+    with building.only_one(session), ExitStack() as stack:
         runs.sweep(session.directories.state)
         paths.require_space(session.directories.state, _NEED_MIB, "the benchmark")
-        hardware = sessions.hardware_for(session, nodes, reporter)
+        hardware = equipment.hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         stack.callback(live.stop)
         binhost = emulation.scratch_binhost(session, plan, package, live.directory / "binhost")
-        engine = sessions.engine_for(
+        engine = equipment.engine_for(
             session, hardware, live, binhost, stack, reporter, nodes=1, compiles=live.directory / "compiles"
         )
         engine = replace(engine, logs=session.directories.logs / "bench" / "node")

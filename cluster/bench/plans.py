@@ -18,8 +18,8 @@ from typing import Any
 
 from cluster.bench import emerge, gentoo, machine
 from cluster.master import resolver
+from cluster.master.progress import Reporter
 from cluster.master.resolver import Request
-from cluster.master.session import Reporter
 from cluster.process import run
 
 RATIO = 1.3

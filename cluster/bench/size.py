@@ -21,7 +21,7 @@ from cluster import target
 from cluster.bench import bigtree, machine
 from cluster.errors import InputError
 from cluster.master import portagelib, resolver
-from cluster.master.session import Reporter
+from cluster.master.progress import Reporter
 from cluster.node.installed import write_installed
 from cluster.process import run
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from cluster.bench import driver, machine
 from cluster.errors import MachineError
-from cluster.master import runs
-from cluster.master import session as sessions
-from cluster.master.session import Reporter, Session
+from cluster.master import building, equipment, runs
+from cluster.master.progress import Reporter
+from cluster.master.session import Session
 from cluster.node import disk, job
 from cluster.node.node import Hardware, booted
 from cluster.process import find_program, run, tail
@@ -79,9 +79,9 @@ class Changes:
 def measure(session: Session, repeat: int, changes: Changes, reporter: Reporter) -> Report:
     """Start each kind of process `repeat` times here and in a fresh tuned node. Raises MachineError, NodeLost."""
     find_program("gcc", "gcc")
-    with sessions.only_one(session), ExitStack() as stack:
+    with building.only_one(session), ExitStack() as stack:
         runs.sweep(session.directories.state)
-        hardware = changes.applied(sessions.hardware_for(session, 1, reporter))
+        hardware = changes.applied(equipment.hardware_for(session, 1, reporter))
         live = stack.enter_context(runs.Run(session.directories.state))
         stack.callback(live.stop)
         directory = stack.enter_context(live.node_directory("starts"))

@@ -6,36 +6,16 @@ import queue
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Protocol
 
 from cluster.master import graph, schedule
 from cluster.master.engines import Engine
 from cluster.master.estimate import estimates
+from cluster.master.progress import Progress
 from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
 _TICK_S = 1.0
 _KEPT = "the libraries that it links to are what they were"
-
-
-class Progress(Protocol):
-    """What a run tells while it goes on; `entered` may be called from any thread."""
-
-    def dispatched(self, job: Job, node: str) -> None:
-        """A job was given to a node."""
-        ...
-
-    def entered(self, node: str, phase: str) -> None:
-        """The job of `node` is in a new phase."""
-        ...
-
-    def ended(self, outcome: Outcome) -> None:
-        """A package ended, in whatever way."""
-        ...
-
-    def tick(self) -> None:
-        """About a second has passed."""
-        ...
 
 
 def run(

@@ -1,0 +1,176 @@
+"""Doing what a plan says, and proving what came of it."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster import paths
+from cluster.errors import InputError, MachineError
+from cluster.master import binhost as binhosts
+from cluster.master import bootstrap, dispatch, engines, equipment, judge, runs
+from cluster.master.journal import Journal
+from cluster.master.planning import with_toolchain
+from cluster.master.progress import Reporter
+from cluster.master.session import Session
+from cluster.model import Action, Outcome, Package, Plan, Verdict
+from cluster.node import verify
+
+_BUILD_MIB = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a build ended."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    binhost: Path
+    """Its directory."""
+    first: Result | None = None
+    """How the plan's first round ended."""
+
+    def of(self, *verdicts: Verdict) -> tuple[Outcome, ...]:
+        """The outcomes with one of `verdicts`."""
+        return tuple(outcome for outcome in self.outcomes if outcome.verdict in verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """2 if a package failed, was lost for good or was blocked, or the plan left something out, else 0."""
+        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) or self.plan.left_out else 0
+        return max(mine, self.first.exit_code if self.first else 0)
+
+
+def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
+    """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
+    if plan.first is None or not plan.to_build:
+        return _build(session, plan, nodes, reporter)
+    earlier = session.earlier
+    reporter.step(f"the first round, into {earlier.binhost}")
+    first = build(earlier, plan.first, nodes, reporter)
+    if first.exit_code:
+        return Result(plan, tuple(map(_without_first, plan.packages)), first.seconds, session.binhost, first)
+    reporter.step(f"the second round, into {session.binhost}")
+    round_one = engines.FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
+    second = _build(session, plan, nodes, reporter, round_one)
+    return replace(second, first=first, seconds=round(first.seconds + second.seconds, 2))
+
+
+def _without_first(package: Package) -> Outcome:
+    """How `package` ends when the first round failed."""
+    if package.action.builds:
+        return Outcome(package.cpv, Verdict.BLOCKED, reason="needs the first round, which failed")
+    return Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
+
+
+def _build(
+    session: Session, plan: Plan, nodes: int, reporter: Reporter, first: engines.FirstRound | None = None
+) -> Result:
+    start = time.monotonic()
+    binhost = binhosts.Binhost(session.binhost, session.target.chost)
+    journal = Journal(session.journal)
+    plan = _taken(binhost, plan)
+    if not plan.to_build:
+        skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
+        return Result(plan, skipped, round(time.monotonic() - start, 2), session.binhost)
+    with only_one(session), ExitStack() as stack:
+        left = runs.sweep(session.directories.state)
+        if left:
+            reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
+        for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
+            paths.require_space(directory, _BUILD_MIB, purpose)
+        hardware = equipment.hardware_for(session, nodes, reporter)
+        live = stack.enter_context(runs.Run(session.directories.state))
+        count = min(nodes, len(plan.to_build))
+        engine = equipment.engine_for(session, hardware, live, binhost, stack, reporter, nodes=count, first=first)
+        plan = with_toolchain(plan, hardware.stage)
+        before = binhost.records()
+        reporter.start(plan)
+        outcomes = dispatch.run(
+            plan,
+            engine,
+            tuple(f"node-{number}" for number in range(1, count + 1)),
+            attempts=session.config.build.attempts,
+            past_seconds=journal.seconds(session.target.name),
+            progress=reporter,
+            record=lambda outcome: journal.record(session.target.name, outcome),
+            settle=lambda package: judge.settled(plan, package, binhost.records()),
+        )
+        for line in judge.missing_bumps(plan, before, binhost.records()):
+            reporter.warn(line)
+    return Result(plan, outcomes, round(time.monotonic() - start, 2), session.binhost)
+
+
+def _taken(binhost: binhosts.Binhost, plan: Plan) -> Plan:
+    """`plan` after copying what other binhosts have; what they lack after all is built."""
+    packages = tuple(package if package.origin is None else _take(binhost, package) for package in plan.packages)
+    return replace(plan, packages=packages)
+
+
+def _take(binhost: binhosts.Binhost, package: Package) -> Package:
+    assert package.origin is not None
+    try:
+        binhost.take(package.origin, package)
+    except binhosts.AdmitError as error:
+        return replace(package, action=Action.BUILD, reason=str(error), origin=None)
+    return package
+
+
+@contextmanager
+def only_one(session: Session) -> Iterator[None]:
+    """Hold the lock of this state directory for this target."""
+    session.directories.state.mkdir(parents=True, exist_ok=True)
+    path = session.directories.state / f"build-{session.target.name}.lock"
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another build for {session.target.name} is running in {session.directories.state}",
+                "wait for it, or use another --state",
+            ) from error
+        yield
+
+
+def prove(session: Session, plan: Plan, reporter: Reporter) -> verify.Proof:
+    """Install what `plan` asked for from the binhost in a fresh node and run its programs.
+
+    Raises InputError when the binhost lacks some of it, NodeLost when the node is at fault.
+    """
+    missing = [package.cpv for package in plan.to_build]
+    if missing:
+        raise InputError(f"the binhost lacks {', '.join(missing)}", "build it first: cluster build")
+    requested = [f"={package.cpv}" for package in plan.packages if package.requested]
+    commands = verify.programs(session.repositories, (package.cpv for package in plan.packages))
+    runs.sweep(session.directories.state)
+    hardware = equipment.hardware_for(session, 1, reporter)
+    log = session.logs / "verify.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        live = stack.enter_context(runs.Run(session.directories.state))
+        stack.callback(live.stop)
+        server = stack.enter_context(binhosts.serving(session.binhost))
+        directory = stack.enter_context(live.node_directory("verify"))
+        stream = stack.enter_context(log.open("wb", buffering=0))
+        reporter.step(
+            f"a fresh node installs {len(plan.packages)} packages over HTTP and runs {len(commands)} programs"
+        )
+        proof = verify.verify(
+            requested,
+            commands,
+            equipment.settings_of(session),
+            hardware,
+            directory=directory,
+            binhost_port=server.port,
+            deadline_s=session.config.limits.silence_s,
+            output=stream.write,
+            own=live.own,
+        )
+    if proof.status:
+        raise MachineError("emerge --getbinpkgonly failed in the fresh node", f"see {log}")
+    return proof

@@ -1,0 +1,47 @@
+"""What a run tells whoever watches it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.model import Job, Outcome, Plan
+
+
+class Progress(Protocol):
+    """What a run tells while it goes on; `entered` may be called from any thread."""
+
+    def dispatched(self, job: Job, node: str) -> None:
+        """A job was given to a node."""
+        ...
+
+    def entered(self, node: str, phase: str) -> None:
+        """The job of `node` is in a new phase."""
+        ...
+
+    def ended(self, outcome: Outcome) -> None:
+        """A package ended, in whatever way."""
+        ...
+
+    def tick(self) -> None:
+        """About a second has passed."""
+        ...
+
+
+class Reporter(Progress, Protocol):
+    """Tells a person what goes on."""
+
+    def step(self, text: str) -> None:
+        """Something else begins, which may take a while."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something a person should know, which stops nothing."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Something came out that is worth seeing before the end."""
+        ...
+
+    def start(self, plan: Plan) -> None:
+        """The jobs of `plan` begin."""
+        ...
