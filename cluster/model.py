@@ -229,3 +229,26 @@ class Outcome:
     log: Path | None = None
     binpkg: Path | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a build ended."""
+
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+    binhost: Path
+    """Its directory."""
+    first: Result | None = None
+    """How the plan's first round ended."""
+
+    def of(self, *verdicts: Verdict) -> tuple[Outcome, ...]:
+        """The outcomes with one of `verdicts`."""
+        return tuple(outcome for outcome in self.outcomes if outcome.verdict in verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """2 if a package failed, was lost for good or was blocked, or the plan left something out, else 0."""
+        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) or self.plan.left_out else 0
+        return max(mine, self.first.exit_code if self.first else 0)

@@ -18,8 +18,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
-from cluster.master.building import Result
-from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Verdict
+from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Result, Verdict
 
 _HEARTBEAT_S = 4.0  # nothing is silent for more than five
 

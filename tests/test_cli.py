@@ -19,9 +19,10 @@ from repos import write_repository
 from cluster import cli, paths
 from cluster.errors import MachineError
 from cluster.master import building, equipment, journal, judge, progress, session
-from cluster.model import Action, Cpv, Outcome, Plan, Verdict
+from cluster.model import Action, Cpv, Outcome, Plan, Result, Verdict
 from cluster.node import kernel
 from cluster.node.installed import write_installed
+from cluster.verbs import bench
 
 EBUILDS = {
     "app/editor-1": {"DEPEND": "lib/text", "RDEPEND": "lib/text", "IUSE": "+icu x"},
@@ -277,9 +278,9 @@ def test_build_keeps_going_without_a_repository(
 ) -> None:
     built: list[session.Session] = []
 
-    def build(chosen: session.Session, made: Plan, *rest: object) -> building.Result:
+    def build(chosen: session.Session, made: Plan, *rest: object) -> Result:
         built.append(chosen)
-        return building.Result(made, (), 0.0, chosen.binhost)
+        return Result(made, (), 0.0, chosen.binhost)
 
     monkeypatch.setattr(building, "build", build)
     words = ["build", "app/editor", "--repo", f"gone={tmp_path / 'gone'}", *over]
@@ -430,7 +431,7 @@ def test_what_failed_and_what_that_blocks(
         Outcome(Cpv(TEXT), Verdict.FAILED, node="node-1", attempt=1, log=Path("/text.log"), reason="compile failed"),
         Outcome(Cpv(EDITOR), Verdict.BLOCKED, reason=f"needs {TEXT}, which failed"),
     )
-    result = building.Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
+    result = Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
     monkeypatch.setattr(building, "build", lambda *arguments: result)
     ended = cluster("build", "app/editor", *over, *(["--json"] if as_json else []))
     assert ended.code == 2
@@ -444,10 +445,10 @@ def test_what_failed_and_what_that_blocks(
 
 
 def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter) -> building.Result:
+    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter) -> Result:
         reporter.step("looking for QEMU")
         reporter.start(made)
-        return building.Result(made, (), 0.0, Path())
+        return Result(made, (), 0.0, Path())
 
     monkeypatch.setattr(building, "build", build)
     ended = cluster("build", "app/editor", *over, "--json")
@@ -691,7 +692,7 @@ def test_the_benchmark_of_nodes_is_told_what_to_measure(cluster: Cluster, monkey
         asked.append(words[:3])
         return SimpleNamespace(json=lambda: {"repeat": 4})
 
-    monkeypatch.setattr(cli.node_bench, "measure", measure)
+    monkeypatch.setattr(bench.node_bench, "measure", measure)
     assert cluster("bench", "node", "--json").json == {"repeat": 4}
     assert cluster("bench", "node", "--package", "a/b", "--nodes", "3", "--repeat", "1", "--json").code == 0
     assert asked == [("demo-meta/quickstart", 2, 5), ("a/b", 3, 1)]
@@ -703,7 +704,7 @@ def test_a_chart_without_matplotlib_is_refused_before_anything_is_built(
     def missing() -> None:
         raise MachineError("a chart needs matplotlib", "install it")
 
-    monkeypatch.setattr(cli.chart, "require", missing)
+    monkeypatch.setattr(bench.chart, "require", missing)
     assert cluster("bench", "emulation", "--output", str(tmp_path / "out")).complaint == (
         "a chart needs matplotlib: install it"
     )

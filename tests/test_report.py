@@ -14,8 +14,7 @@ from factories import failure, package, plan
 from rich.console import Console
 
 from cluster import report
-from cluster.master.building import Result
-from cluster.model import Action, Compiles, Cpv, Job, Outcome, Plan, Verdict
+from cluster.model import Action, Compiles, Cpv, Job, Outcome, Plan, Result, Verdict
 
 A, B, C, D = (Cpv(f"cat/{name}-1") for name in "abcd")
 

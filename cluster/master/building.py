@@ -6,8 +6,7 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from cluster import paths
 from cluster.errors import InputError, MachineError
@@ -17,33 +16,10 @@ from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
-from cluster.model import Action, Outcome, Package, Plan, Verdict
+from cluster.model import Action, Outcome, Package, Plan, Result, Verdict
 from cluster.node import verify
 
 _BUILD_MIB = 1500
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a build ended."""
-
-    plan: Plan
-    outcomes: tuple[Outcome, ...]
-    seconds: float
-    binhost: Path
-    """Its directory."""
-    first: Result | None = None
-    """How the plan's first round ended."""
-
-    def of(self, *verdicts: Verdict) -> tuple[Outcome, ...]:
-        """The outcomes with one of `verdicts`."""
-        return tuple(outcome for outcome in self.outcomes if outcome.verdict in verdicts)
-
-    @property
-    def exit_code(self) -> int:
-        """2 if a package failed, was lost for good or was blocked, or the plan left something out, else 0."""
-        mine = 2 if self.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED) or self.plan.left_out else 0
-        return max(mine, self.first.exit_code if self.first else 0)
 
 
 def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:

@@ -1,0 +1,127 @@
+"""`cluster bench`: what emulation costs, and what each of our levers brings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cluster import report
+from cluster.bench import chart, emulation, gentoo, plans, size, starts, tables
+from cluster.bench import nodes as node_bench
+from cluster.options import Common, What, at_least_one, console_for, open_one, print_json
+
+
+def bench_emulation(
+    *,
+    package: Annotated[str, Parameter(help="What is built.")] = "dev-build/make",
+    repeat: Annotated[int, Parameter(help="How often in each variant.")] = 3,
+    variants: Annotated[str, Parameter(help="Some of them, with commas.")] = ",".join(emulation.VARIANTS),
+    output: Annotated[Path | None, Parameter(help="Write emulation.json, .svg and .png into this directory.")] = None,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Build one package natively, under qemu-user, and in nodes with more and more of our levers."""
+    what, common = what or What(), common or Common()
+    at_least_one(repeat)
+    names = [name.strip() for name in variants.split(",") if name.strip()]
+    emulation.check_names(names)
+    if output is not None:
+        chart.require()
+        output.mkdir(parents=True, exist_ok=True)
+    session = open_one(what, common)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = emulation.measure(session, package, names, repeat, reporter)
+    if output is not None:
+        (output / "emulation.json").write_text(json.dumps(measured.json(), indent=1) + "\n")
+        chart.draw(measured, output)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.emulation(console, measured)
+    return 0
+
+
+def bench_process(
+    *,
+    repeat: Annotated[int, Parameter(help="How often each is started.")] = 20,
+    kernel_arguments: Annotated[str, Parameter(help="In the place of the target's.")] = "",
+    cpu: Annotated[str, Parameter(help="QEMU's, in the place of the target's.")] = "",
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Measure what starting a process costs, from /bin/true to a compile and link, in a node and natively."""
+    what, common = what or What(), common or Common()
+    at_least_one(repeat)
+    session = open_one(what, common)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = starts.measure(session, repeat, starts.Changes(kernel_arguments, cpu), reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.starts(console, measured)
+    return 0
+
+
+def bench_node(
+    *,
+    package: Annotated[str, Parameter(help="What is built; one that compiles nothing.")] = "demo-meta/quickstart",
+    nodes: Annotated[int, Parameter(help="How many wait at once while their memory is read.")] = 2,
+    repeat: Annotated[int, Parameter(help="How often the package is built.")] = 5,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Measure how soon a node works, how soon a package that compiles nothing is done, and nodes' memory."""
+    what, common = what or What(), common or Common()
+    at_least_one(repeat)
+    at_least_one(nodes, "--nodes")
+    session = open_one(what, common)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = node_bench.measure(session, package, nodes, repeat, reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.nodes(console, measured)
+    return 0
+
+
+def bench_plan(
+    *,
+    tree: Annotated[Path, Parameter(help="A Gentoo repository with metadata/md5-cache.")] = gentoo.TREE,
+    repeat: Annotated[int, Parameter(help="How often each way is taken.")] = 5,
+    common: Common | None = None,
+) -> int:
+    """Measure how long planning a whole @system takes, against `emerge --pretend` of the same."""
+    common = common or Common()
+    at_least_one(repeat)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = plans.measure(tree, repeat, reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.plans(console, measured)
+    return 0
+
+
+def bench_size(
+    *,
+    packages: Annotated[str, Parameter(help="How many, of some trees, with commas.")] = "1000,2000,5000,10000,20000",
+    common: Common | None = None,
+) -> int:
+    """Measure seconds and memory of planning all packages of ever larger trees, each with ten dependencies."""
+    common = common or Common()
+    wanted = size.parse(packages)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = size.measure(wanted, reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.size(console, measured)
+    return 0

@@ -1,0 +1,77 @@
+"""`cluster build` and `cluster verify`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.markup import escape
+
+from cluster import config, report
+from cluster.errors import InputError
+from cluster.master import building, planning
+from cluster.master.session import Session
+from cluster.options import Common, KeepGoing, What, at_least_one, console_for, open_all, open_one, print_json
+from cluster.verbs.planned import beside, code_of, heading, one_or_all, plans_of
+
+
+def build(
+    *atoms: str,
+    nodes: Annotated[int | None, Parameter(help="QEMU nodes at once.")] = None,
+    plain: Annotated[
+        bool, Parameter(negative="", help="Give nodes no help: boot, emerge and compile in them.")
+    ] = False,
+    audit_compiles: Annotated[float | None, Parameter(help="Percent of compiles to do in the node as well.")] = None,
+    keep_going: KeepGoing = False,
+    what: What | None = None,
+    common: Common | None = None,
+) -> int:
+    """Build ATOMS (packages and @sets) into the binhost."""
+    what, common = what or What(), common or Common()
+    opened = tuple(_helped(session, plain, audit_compiles) for session in open_all(what, common))
+    if nodes is not None:
+        at_least_one(nodes, "--nodes")
+    console = console_for(common)
+    results = []
+    for session, made in zip(opened, plans_of(opened, atoms, keep_going, sources=True), strict=True):
+        heading(common, session, opened)
+        usable = planning.over(session, made)
+        with report.Reporter(console) as reporter:
+            results.append(building.build(usable, made, nodes or session.config.build.nodes, reporter))
+        if not common.json:
+            report.summary(console, results[-1])
+            report.beside(console, made.left_out)
+    if common.json:
+        print_json(one_or_all([report.build_json(result) for result in results], opened))
+    return max(result.exit_code for result in results)
+
+
+def verify(*atoms: str, keep_going: KeepGoing = False, what: What | None = None, common: Common | None = None) -> int:
+    """Let a fresh node install ATOMS from the binhost over HTTP, and run their programs."""
+    what, common = what or What(), common or Common()
+    session = open_one(what, common)
+    (made,) = plans_of((session,), atoms, keep_going, sources=True)
+    session = planning.over(session, made)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        proof = building.prove(session, made, reporter)
+    if common.json:
+        answer = {"installed": [p.cpv for p in made.packages], "ran": proof.ran, "failed": proof.failed}
+        print_json({**answer, **beside(made, keep_going)})
+    else:
+        for program in proof.ran:
+            console.print(f"   [green]ran[/] {escape(program)}", highlight=False)
+        for program in proof.failed:
+            console.print(f"[red]failed[/] {escape(program)}", highlight=False)
+    return code_of(made) if proof.good else 2
+
+
+def _helped(session: Session, plain: bool, audit: float | None) -> Session:
+    """The session with the help for nodes that `build`'s options ask for."""
+    chosen = config.plain(session.config) if plain else session.config
+    if audit is not None:
+        if not 0 <= audit <= 100:
+            raise InputError(f"--audit-compiles {audit:g} is no percentage", "use 0 to 100")
+        chosen = chosen.model_copy(update={"compile": chosen.compile.model_copy(update={"audit_percent": audit})})
+    return replace(session, config=chosen)
