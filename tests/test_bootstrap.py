@@ -12,7 +12,8 @@ from repos import Ebuilds, write_repository
 
 from cluster import target
 from cluster.master import bootstrap
-from cluster.master.resolver import CircularError, Order, Request, resolve
+from cluster.master.refusal import CircularError
+from cluster.master.resolver import Order, Request, resolve
 from cluster.model import Cpv, Package, Plan
 from cluster.node.installed import with_built, write_installed
 

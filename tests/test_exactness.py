@@ -18,7 +18,8 @@ from cluster import target
 from cluster.bench import gentoo
 from cluster.errors import InputError
 from cluster.master.graph import dependency_graph
-from cluster.master.resolver import Request, ResolveError, resolve
+from cluster.master.refusal import ResolveError
+from cluster.master.resolver import Request, resolve
 from cluster.model import Plan, Repository
 from cluster.node.installed import write_installed
 

@@ -10,6 +10,7 @@ from repos import write_repository
 from cluster import target
 from cluster.errors import InputError
 from cluster.master import portagelib
+from cluster.master.solution import Solution
 from cluster.node.installed import write_installed
 
 EBUILDS = {
@@ -25,7 +26,7 @@ def test_portage_takes_it_as_installed_without_a_complaint(tmp_path: Path) -> No
     place = portagelib.Place(tmp_path / "work", (repository,), repository.location / "profiles/arm64", database)
     with portagelib.listening() as said, portagelib.opened(place) as portage:
         answer = portage.solve(["cat/needs-gcc"])
-    assert isinstance(answer, portagelib.Solution)
+    assert isinstance(answer, Solution)
     assert [node.cpv for node in answer.order] == ["cat/needs-gcc-1"]
     assert said.text == ""
 

@@ -18,7 +18,8 @@ from repos import Ebuilds, manifest, write_repository
 from cluster import paths, target
 from cluster.errors import InputError
 from cluster.master.graph import dependency_graph
-from cluster.master.resolver import Request, ResolveError, resolve
+from cluster.master.refusal import ResolveError
+from cluster.master.resolver import Request, resolve
 from cluster.model import Cpv, Dependency, Kind, Plan, Repository
 from cluster.node.installed import write_installed
 

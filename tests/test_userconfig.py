@@ -12,7 +12,8 @@ from repos import write_repository
 
 from cluster import target, userconfig
 from cluster.errors import InputError
-from cluster.master.resolver import Request, ResolveError, resolve
+from cluster.master.refusal import ResolveError
+from cluster.master.resolver import Request, resolve
 from cluster.model import Cpv, Plan
 from cluster.node.installed import write_installed
 from cluster.node.job import Materials, Settings, fill

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.master import fingerprint, resolver
-from cluster.master.portagelib import Circle, UseChange
-from cluster.master.resolver import CircularError, Request
+from cluster.master.refusal import CircularError
+from cluster.master.resolver import Request
+from cluster.master.solution import Circle, UseChange
 from cluster.model import Cpv, Kind, Package, Plan
 
 _MOST = 12  # circles in one plan, before it is a fault in the tree

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster.master import buildconfig, portagelib
 from cluster.master.fingerprint import Parts, digest
-from cluster.master.portagelib import Need, Node
+from cluster.master.solution import Need, Node
 from cluster.model import Cpv, Distfile, full_slot
 from cluster.subset import Subset, Universe
 

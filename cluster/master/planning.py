@@ -11,6 +11,7 @@ from cluster import target
 from cluster.master import binhost as binhosts
 from cluster.master import bootstrap, fingerprint, judge, resolver, trees, variants
 from cluster.master.journal import Journal
+from cluster.master.refusal import CircularError
 from cluster.master.session import Session
 from cluster.model import Cpv, Plan
 from cluster.node import stage
@@ -68,7 +69,7 @@ def _solved(request: resolver.Request, work: Path, *, break_cycles: bool) -> Pla
         return resolver.resolve(request, work)
     try:
         return bootstrap.unbroken(replace(request, raise_circles=True), work)
-    except resolver.CircularError:
+    except CircularError:
         if not request.keep_going:
             raise
         return resolver.resolve(request, work)
