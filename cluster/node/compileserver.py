@@ -224,6 +224,8 @@ class CompileServer:
         for word, state in request.unasked:
             view.told(absolute(word, cwd), state)
         found = _learn(job, link, needs, view, self._sealed)
+        if found.volatile:  # of the node's clock, in the node's time zone
+            raise Unusable("the time of day is part of it")
         compiled, cached = self._result(job, request, needs, view, found)
         with job.lock:
             job.tally.cached += cached
@@ -237,7 +239,7 @@ class CompileServer:
         self, job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs
     ) -> tuple[Compiled, bool]:
         """What the compiler makes of it, and whether the cache had it."""
-        if self._cache is None or found.volatile:
+        if self._cache is None:
             with self._slots:
                 return _run(job, request, needs, view, found), False
         name = key(_facts(job.root, request, needs, view, found))

@@ -60,7 +60,7 @@ class Includes:
     opaque: str = ""
     """Why the names are not all that matters, or empty."""
     volatile: bool = False
-    """The time of day may be part of the result, which then must not be kept."""
+    """The time of day may be part of the result, which is then the node's to tell."""
     lines: frozenset[str] = _NOTHING
     """Files that #line says lines to be of, as Autoconf once did of `configure`: messages quote them."""
 
