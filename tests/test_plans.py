@@ -13,10 +13,10 @@ from cluster.bench.plans import COMMAND, EMERGE, Report, System
 
 def test_the_ratio_is_that_of_turns_taken_together() -> None:
     system = System(276, {COMMAND: (2.0, 4.0, 9.0), EMERGE: (1.0, 4.0, 3.0)})
-    assert system.ratio == 2.0
+    assert system.ratio(COMMAND) == 2.0
     assert system.median(EMERGE) == 3.0
     printed = json.loads(json.dumps(Report(3, {"arm64": system}, {"cores": 2}).json()))
-    assert printed["systems"]["arm64"]["ratio_to_emerge"] == 2.0
+    assert printed["systems"]["arm64"]["ratio_to_emerge"] == {COMMAND: 2.0}
     assert printed["systems"]["arm64"]["seconds"][COMMAND] == {"median_s": 4.0, "min_s": 2.0, "max_s": 9.0}
 
 

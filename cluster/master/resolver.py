@@ -296,7 +296,7 @@ def _plan(request: Request, target: portagelib.Target, solution: Solution) -> Pl
     packages = tuple(_package(request, target, solution, node, requires) for node, requires in pairs)
     return Plan(
         target=request.target.name,
-        chost=target.chost or request.target.chost,
+        chost=request.target.chost,
         packages=packages,
         repositories=request.repositories,
         profile=request.profile,
