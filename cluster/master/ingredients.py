@@ -23,15 +23,18 @@ def of(
     needs: Iterable[Need],
     requires: Subset[Cpv],
     distfiles: Iterable[Distfile],
+    metadata: str,
 ) -> Parts:
-    """The fingerprint of `node`, which has `needs`, and in its node `requires`; without the stage's part of it."""
+    """The fingerprint of `node`, which has `needs`, and in its node `requires`; without the stage's part of it.
+
+    `metadata` is its entry for metadata/md5-cache.
+    """
     ebuild = target.ebuild(node.cpv, node.repository)
-    eclasses = target.eclasses(node)
+    digests = _digests(metadata)
     config = buildconfig.relevant(target.variables(node), target.use_expand)
     environment = dict(_environment_files(target.place.root / "etc/portage/env", node))
     return (
-        ("ebuild", digest(ebuild.read_bytes())),
-        ("eclasses", ",".join(f"{name}:{value[:24]}" for name, value in eclasses.items())),
+        *digests,
         ("files", _tree(ebuild.parent / "files")),
         ("sources", digest(*(f"{file.name} {file.digests}" for file in distfiles))),
         ("patches", _patches(target.place.root / "etc/portage/patches", node)),
@@ -45,6 +48,14 @@ def of(
 def _tools_of(plan: Universe[Cpv]) -> int:
     """Those of a plan's packages that are tools, as bits: found once, not again for every package."""
     return plan.bits(cpv for cpv in plan.items if portagelib.name(cpv) in _tools())
+
+
+def _digests(metadata: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What `portagelib.Target.cache_entry` says of the contents of ebuild and eclasses."""
+    values = dict(line.partition("=")[::2] for line in metadata.splitlines())
+    words = values.get("_eclasses_", "").split("\t")
+    eclasses = ",".join(f"{name}:{value}" for name, value in zip(words[::2], words[1::2], strict=False))
+    return ("ebuild", values["_md5_"]), ("eclasses", eclasses)
 
 
 @cache
@@ -69,6 +80,8 @@ def patches(directory: Path, node: Node) -> tuple[Path, ...]:
     its name, and an empty one takes that away.
     """
     category, name, version, revision = portagelib.split(node.cpv)
+    if not (directory / category).is_dir():
+        return ()
     slot = node.slot.partition("/")[0]
     found: dict[str, Path] = {}
     for stem in (name, f"{name}-{version}", f"{name}-{version}-{revision}"):
@@ -82,6 +95,8 @@ def patches(directory: Path, node: Node) -> tuple[Path, ...]:
 def _environment_files(directory: Path, node: Node) -> Iterator[tuple[str, str]]:
     """The shell files that Portage sources for `node` alone (__source_env_files in its ebuild.sh)."""
     category, name, version, _ = portagelib.split(node.cpv)
+    if not (directory / category).is_dir():
+        return
     slot = node.slot.partition("/")[0]
     stems = (name, f"{name}:{slot}", f"{name}-{version}", node.cpv.partition("/")[2])
     for path in dict.fromkeys(directory / category / stem for stem in stems):

@@ -244,6 +244,7 @@ class Target:
     trees: Any
     _mirrors: dict[str, list[str]] = field(default_factory=dict)
     _variables: dict[str, str] = field(default_factory=dict)
+    _ebuilds: dict[tuple[str, str | None], Path] = field(default_factory=dict)
     _shunned: set[str] = field(default_factory=set)
 
     @property
@@ -408,6 +409,12 @@ class Target:
 
     def ebuild(self, cpv: str, repository: str | None = None) -> Path:
         """The ebuild of `cpv`, a dangling link too."""
+        place = self._ebuilds.get((cpv, repository))
+        if place is None:
+            place = self._ebuilds[cpv, repository] = self._find_ebuild(cpv, repository)
+        return place
+
+    def _find_ebuild(self, cpv: str, repository: str | None) -> Path:
         if found := self._portdb.findname(cpv, myrepo=repository):
             return Path(found)
         category, _, pf = cpv.partition("/")
@@ -457,13 +464,6 @@ class Target:
         """The variables that are USE flags by another name."""
         words = (self.settings.get(name, "") for name in ("USE_EXPAND", "USE_EXPAND_UNPREFIXED"))
         return frozenset(" ".join(words).split())
-
-    def eclasses(self, node: Node) -> dict[str, str]:
-        """The MD5 of every eclass that the ebuild of `node` inherits, by name."""
-        tree = str(self.ebuild(node.cpv, node.repository).parent.parent.parent)
-        known = self._portdb.repositories.get_repo_for_location(tree).eclass_db.eclasses
-        (inherited,) = self._portdb.aux_get(node.cpv, ["INHERITED"], mytree=tree)
-        return {name: str(known[name].md5) for name in sorted(inherited.split()) if name in known}
 
     def sources(self, node: Node) -> list[Source]:
         """What the build of `node` fetches, in the order of its SRC_URI. Raises InputError if that is none."""

@@ -307,6 +307,7 @@ def _package(
     request: Request, target: portagelib.Target, solution: Solution, node: Node, requires: Subset[Cpv]
 ) -> Package:
     distfiles = _distfiles(target, node, strict=request.manifests)
+    metadata = target.cache_entry(node.cpv, node.repository)
     return Package(
         cpv=Cpv(node.cpv),
         slot=node.slot,
@@ -320,9 +321,9 @@ def _package(
         requested=_requested(solution, node),
         arguments=solution.arguments.get(node, ()),
         dependencies=_dependencies(solution, node),
-        metadata=target.cache_entry(node.cpv, node.repository),
+        metadata=metadata,
         fingerprint=(
-            *ingredients.of(target, node, solution.needs[node], requires, distfiles),
+            *ingredients.of(target, node, solution.needs[node], requires, distfiles, metadata),
             *request.built_with,
         ),
     )
