@@ -261,11 +261,6 @@ class Target:
         return str(self.settings.get("ARCH", ""))
 
     @property
-    def chost(self) -> str:
-        """CHOST, or "" when the profile sets none."""
-        return str(self.settings.get("CHOST", ""))
-
-    @property
     def has_profile(self) -> bool:
         """Whether the profile could be parsed: Portage goes on without one that could not."""
         return bool(self.settings.profiles)
