@@ -15,6 +15,7 @@ from factories import failure, package, plan
 
 from cluster import config
 from cluster.bench import emulation
+from cluster.bench.prepared import Bench, needed
 from cluster.bench.samples import Sample, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
 from cluster.master import building, equipment, planning
@@ -71,7 +72,7 @@ def ready(seconds: float) -> Callable[..., emulation.Variant]:
     return lambda bench, name: emulation.Variant(f"the {name} machine", build)
 
 
-def cannot(bench: emulation.Bench, name: str) -> emulation.Variant:
+def cannot(bench: Bench, name: str) -> emulation.Variant:
     raise MachineError("no such thing here", "buy one")
 
 
@@ -117,7 +118,7 @@ def test_a_machine_that_can_do_none_of_it(run: Callable[..., tuple[emulation.Rep
 def test_nothing_is_left_in_the_state_directory(
     run: Callable[..., tuple[emulation.Report, Heard]], tmp_path: Path
 ) -> None:
-    def breaks(bench: emulation.Bench, name: str) -> emulation.Variant:
+    def breaks(bench: Bench, name: str) -> emulation.Variant:
         def build(begin: Callable[[], None]) -> Sample:
             (bench.live.directory / "tree").mkdir()
             raise KeyboardInterrupt
@@ -138,8 +139,8 @@ def test_variants_that_cannot_be_meant(names: list[str]) -> None:
 def test_what_is_needed_is_the_whole_closure_and_no_more() -> None:
     tool, library, program = package("a/tool-1"), package("a/library-1", "a/tool-1"), package("a/p-1", "a/library-1")
     made = plan(tool, package("a/other-1"), library, program)
-    assert emulation.needed(made, program) == (tool, library)
-    assert emulation.needed(made, tool) == ()
+    assert needed(made, program) == (tool, library)
+    assert needed(made, tool) == ()
 
 
 def test_a_build_that_failed_names_variant_reason_and_log() -> None:

@@ -12,41 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from cluster import config, paths, target
 from cluster.bench import machine
+from cluster.bench.prepared import Bench, needed, prepared, require_built
 from cluster.bench.samples import Sample, Summary, ratios, sample, summarize
-from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
+from cluster.errors import BuildFailed, InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import building, distfiles, equipment, planning, runs
+from cluster.master import distfiles, equipment
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
-from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
+from cluster.model import Cpv, Job, Outcome, Package
 from cluster.node import container, emulator, stage
-from cluster.node.build import Built, Limits
+from cluster.node.build import Built
 from cluster.node.job import Materials, Settings
 from cluster.node.node import Hardware
-
-_NEED_MIB = 4000
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What the variants of one benchmark share."""
-
-    session: Session
-    plan: Plan
-    package: Package
-    live: runs.Run
-    hardware: Hardware
-    """Of a tuned node."""
-    binhost: binhosts.Binhost
-    """A scratch one with the package's prerequisites."""
-    limits: Limits
-    logs: Path
-    reporter: Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,41 +72,19 @@ class Report:
 def measure(session: Session, atom: str, names: Sequence[str], repeat: int, reporter: Reporter) -> Report:
     """Build `atom` `repeat` times in each variant of `names`.
 
-    Prerequisites that the binhost lacks are built first. Raises InputError for what cannot be meant,
-    MachineError if the machine can do none of it, BuildFailed as soon as one build fails.
+    Raises as `prepared` does, and BuildFailed or NodeLost as soon as one build ends otherwise than well.
     """
     check_names(names)
-    session = untested(session)
-    plan, package = planned(session, atom)
-    build_prerequisites(session, plan, package, reporter)
-    for distfile in package.distfiles:
-        distfiles.fetch(distfile, session.directories.distfiles, equipment.providers(session))
-    with building.only_one(session), ExitStack() as stack:
-        runs.sweep(session.directories.state)
-        paths.require_space(session.directories.state, _NEED_MIB, "the benchmark")
-        hardware = equipment.hardware_for(session, 1, reporter)
-        live = stack.enter_context(runs.Run(session.directories.state))
-        stack.callback(live.stop)
-        bench = Bench(
-            session=session,
-            plan=plan,
-            package=package,
-            live=live,
-            hardware=hardware,
-            binhost=scratch_binhost(session, plan, package, live.directory / "binhost"),
-            limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
-            logs=session.directories.logs / "bench",
-            reporter=reporter,
-        )
+    with prepared(session, atom, 1, reporter) as bench:
         variants, left_out = _ready(bench, names)
         samples = _take_turns(variants, repeat, reporter)
     return Report(
-        package=package.cpv,
+        package=bench.package.cpv,
         repeat=repeat,
         made_of={name: variant.made_of for name, variant in variants.items()},
         summaries={name: summarize(taken) for name, taken in samples.items()},
         left_out=left_out,
-        machine=machine.facts(hardware.emulator.version),
+        machine=machine.facts(bench.hardware.emulator.version),
     )
 
 
@@ -139,54 +98,6 @@ def check_names(names: Sequence[str]) -> None:
             else f"--variants {','.join(names)!r} names none or one twice"
         )
         raise InputError(what, f"variants: {', '.join(VARIANTS)}")
-
-
-def untested(session: Session) -> Session:
-    """The session without packages' tests, which are not measured."""
-    build = session.config.build.model_copy(update={"test": False})
-    return replace(session, config=session.config.model_copy(update={"build": build}))
-
-
-def planned(session: Session, atom: str) -> tuple[Plan, Package]:
-    """The plan for `atom` and the one package that it means. Raises InputError if it means several or none."""
-    plan = planning.make_plan(session, (atom,))
-    requested = [package for package in plan.packages if package.requested]
-    if len(requested) != 1:
-        raise InputError(f"{atom} is {len(requested)} packages", "name one package with --package")
-    return plan, requested[0]
-
-
-def needed(plan: Plan, package: Package) -> tuple[Package, ...]:
-    """The packages that building `package` from nothing takes, itself left out, in the plan's order."""
-    closure: set[Cpv] = set()
-    wanted = list(package.requires)
-    while wanted:
-        cpv = wanted.pop()
-        if cpv not in closure:
-            closure.add(cpv)
-            wanted += plan.package(cpv).requires
-    return tuple(other for other in plan.packages if other.cpv in closure)
-
-
-def build_prerequisites(session: Session, plan: Plan, package: Package, reporter: Reporter) -> None:
-    """Build what `package` requires and the binhost lacks into it. Raises BuildFailed if some of it fails."""
-    packages = needed(plan, package)
-    missing = [other.cpv for other in packages if other.action.builds]
-    if not missing:
-        return
-    reporter.warn(f"built first, because the binhost lacks them: {', '.join(missing)}")
-    result = building.build(session, replace(plan, packages=packages), session.config.build.nodes, reporter)
-    if result.exit_code:
-        raise BuildFailed(f"the prerequisites of {package.cpv} do not build", "see `cluster build`")
-
-
-def scratch_binhost(session: Session, plan: Plan, package: Package, directory: Path) -> binhosts.Binhost:
-    """A binhost with what `package` requires: benchmarks publish nothing."""
-    real = binhosts.Binhost(session.binhost, session.target.chost)
-    scratch = binhosts.Binhost(directory, session.target.chost)
-    for cpv in package.requires:
-        scratch.admit(real.path(cpv), plan.package(cpv))
-    return scratch
 
 
 def _ready(bench: Bench, names: Sequence[str]) -> tuple[dict[str, Variant], dict[str, str]]:
@@ -358,14 +269,6 @@ def _sample_of(name: str, outcome: Outcome) -> Sample:
     """The sample of a build in a node; raises as `require_built`."""
     require_built(name, outcome)
     return sample(outcome.phases, outcome.seconds)
-
-
-def require_built(name: str, outcome: Outcome) -> None:
-    """Raise BuildFailed or NodeLost if the build of `name` did not end well."""
-    if outcome.verdict is Verdict.BUILT:
-        return
-    kind = NodeLost if outcome.verdict is Verdict.LOST else BuildFailed
-    raise kind(f"{name}: {outcome.cpv} {outcome.verdict}: {outcome.reason}", f"see {outcome.log}")
 
 
 VARIANTS: Mapping[str, Callable[[Bench, str], Variant]] = {

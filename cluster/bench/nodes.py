@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cluster import paths
-from cluster.bench import emulation, machine, memory
+from cluster.bench import machine, memory
+from cluster.bench.prepared import prepared, require_built
 from cluster.errors import NodeLost
-from cluster.master import building, distfiles, equipment, runs
+from cluster.master import equipment, runs
 from cluster.master.engines import LocalEngine
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
@@ -32,7 +32,6 @@ ADMITTED_S = 6.0
 MEMORY_MIB = 1536
 """The promise: a node needs no more."""
 
-_NEED_MIB = 3000
 _IDLE_S = 60.0
 
 _HOST = {
@@ -159,38 +158,27 @@ def summarize(builds: Sequence[Build]) -> Latency:
 def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Reporter) -> Report:
     """Build `atom` `repeat` times, one after the other, then let `nodes` nodes wait at once.
 
-    Prerequisites that the binhost lacks are built first. Raises InputError for what cannot be meant,
-    MachineError, and BuildFailed or NodeLost as soon as one build ends otherwise than well.
+    Raises as `prepared` does, and BuildFailed or NodeLost as soon as one build ends otherwise than well.
     """
-    session = emulation.untested(session)
-    plan, package = emulation.planned(session, atom)
-    emulation.build_prerequisites(session, plan, package, reporter)
-    for distfile in package.distfiles:
-        distfiles.fetch(distfile, session.directories.distfiles, equipment.providers(session))
-    with building.only_one(session), ExitStack() as stack:
-        runs.sweep(session.directories.state)
-        paths.require_space(session.directories.state, _NEED_MIB, "the benchmark")
-        hardware = equipment.hardware_for(session, nodes, reporter)
-        live = stack.enter_context(runs.Run(session.directories.state))
-        stack.callback(live.stop)
-        binhost = emulation.scratch_binhost(session, plan, package, live.directory / "binhost")
+    with prepared(session, atom, nodes, reporter) as bench, ExitStack() as stack:
+        compiles = bench.live.directory / "compiles"
         engine = equipment.engine_for(
-            session, hardware, live, binhost, stack, reporter, nodes=1, compiles=live.directory / "compiles"
+            bench.session, bench.hardware, bench.live, bench.binhost, stack, reporter, nodes=1, compiles=compiles
         )
-        engine = replace(engine, logs=session.directories.logs / "bench" / "node")
+        engine = replace(engine, logs=bench.logs / "node")
         builds = []
         for turn in range(1, repeat + 1):
-            reporter.step(f"{turn} of {repeat}: {package.cpv}")
-            builds.append(_build(engine, package))
+            reporter.step(f"{turn} of {repeat}: {bench.package.cpv}")
+            builds.append(_build(engine, bench.package))
         reporter.step(f"{nodes} nodes that wait")
-        idle = _idle(engine.hardware, live, nodes)
+        idle = _idle(engine.hardware, bench.live, nodes)
     return Report(
-        package=package.cpv,
+        package=bench.package.cpv,
         repeat=repeat,
         latency=summarize(builds),
         idle=idle,
         node=_made_of(engine.hardware),
-        machine=machine.facts(hardware.emulator.version),
+        machine=machine.facts(bench.hardware.emulator.version),
     )
 
 
@@ -211,7 +199,7 @@ def _build(engine: LocalEngine, package: Package) -> Build:
         Job(package, attempt=1), "node-1", lambda name: entered.append((name, time.monotonic() - given))
     )
     total_s = time.monotonic() - given
-    emulation.require_built("the benchmark", outcome)
+    require_built("the benchmark", outcome)
     return build(entered, outcome.phases, total_s)
 
 
