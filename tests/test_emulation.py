@@ -15,6 +15,7 @@ from factories import failure, package, plan
 
 from cluster import config
 from cluster.bench import emulation
+from cluster.bench import prepared as preparation
 from cluster.bench.prepared import Bench, needed
 from cluster.bench.samples import Sample, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError, NodeLost
@@ -52,8 +53,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         monkeypatch.setattr(planning, "make_plan", lambda session, atoms: plan(MAKE))
         monkeypatch.setattr(equipment, "hardware_for", lambda session, nodes, reporter: hardware)
         monkeypatch.setattr(building, "only_one", lambda session: nullcontext())
-        monkeypatch.setattr(emulation, "scratch_binhost", lambda *words: None)
-        monkeypatch.setattr(emulation, "replace", lambda value, **fields: value)
+        monkeypatch.setattr(preparation, "_scratch_binhost", lambda *words: None)
+        monkeypatch.setattr(preparation, "replace", lambda value, **fields: value)
         heard = Heard()
         places = SimpleNamespace(state=tmp_path, logs=tmp_path / "logs", distfiles=tmp_path)
         session: Any = SimpleNamespace(config=config.load(), directories=places)
