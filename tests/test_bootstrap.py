@@ -95,6 +95,27 @@ def test_two_circles_are_broken_one_after_the_other(tmp_path: Path) -> None:
     assert {"lib/zip-1 doc", "dev/python-3 ssl", "app/doc-1"} <= set(lines(found))
 
 
+def test_one_package_may_have_to_do_without_more_than_one_flag(tmp_path: Path) -> None:
+    ebuilds = {
+        "dev/python-3": {"IUSE": "+ssl +doc", "DEPEND": "ssl? ( lib/tls ) doc? ( app/doc )"},
+        "lib/tls-1": {"BDEPEND": "dev/python"},
+        "app/doc-1": {"BDEPEND": "dev/python"},
+    }
+    found = bootstrap.unbroken(request(tmp_path, ebuilds, "dev/python"), tmp_path / "work")
+    assert found.first is not None
+    assert lines(found.first) == ["dev/python-3"]
+    assert found.first.packages[0].reason == "breaks a circle with -doc -ssl"
+    assert lines(found)[-1] == "dev/python-3 doc ssl"
+
+
+def test_the_first_round_builds_nothing_that_the_stage_has(tmp_path: Path) -> None:
+    asked = request(tmp_path, CIRCLE, "app/top", stage=("lib/zip-1",), emptytree=True)
+    found = bootstrap.unbroken(asked, tmp_path / "work")
+    assert found.first is not None
+    assert lines(found.first) == ["dev/python-3"]
+    assert lines(found) == ["lib/zip-1", "lib/tls-1", "dev/python-3 ssl", "app/top-1"]
+
+
 def test_without_a_circle_there_is_one_round(tmp_path: Path) -> None:
     ebuilds = {**CIRCLE, "lib/tls-1": {}}
     asked = request(tmp_path, ebuilds, "app/top")

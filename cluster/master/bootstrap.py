@@ -40,17 +40,22 @@ def unbroken(request: Request, workdir: Path) -> Plan:
 
 
 def _with_next(changes: dict[str, UseChange], circle: Circle, error: CircularError) -> dict[str, UseChange]:
-    """`changes` with the first of `circle` that is for a package without one."""
+    """`changes` with the first of `circle` that is not among them, and undoes none."""
     for change in circle.changes:
-        if change.cpv not in changes:
-            return {**changes, change.cpv: change}
+        had = changes.get(change.cpv, UseChange(change.cpv, (), ()))
+        enable, disable = {*had.enable, *change.enable}, {*had.disable, *change.disable}
+        both = UseChange(change.cpv, tuple(sorted(enable)), tuple(sorted(disable)))
+        if both != had and enable.isdisjoint(disable):
+            return {**changes, change.cpv: both}
     raise error
 
 
 def _two_rounds(request: Request, changes: dict[str, UseChange], workdir: Path) -> Plan:
+    # Of what the stage has nothing is built in the first round that need not be.
+    least = replace(request, emptytree=False)
     lines = tuple(f"={change.cpv} {change.flags}" for change in changes.values())
     atoms = tuple(f"={cpv}" for cpv in changes)
-    first = resolver.resolve(replace(request, atoms=atoms, package_use=lines), workdir)
+    first = resolver.resolve(replace(least, atoms=atoms, package_use=lines), workdir)
     again = tuple(f"={package.cpv}" for package in first.packages)
     rest = resolver.resolve(replace(request, atoms=(*request.atoms, *again), first=first.packages), workdir)
     rest = replace(rest, packages=tuple(_unasked(rest, set(again))), first=_explained(first, changes))
