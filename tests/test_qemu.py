@@ -38,22 +38,31 @@ def values(words: list[str], option: str) -> list[str]:
     return [value for word, value in pairwise(words) if word == option]
 
 
-def test_the_machine_is_the_targets() -> None:
-    words = arguments(EMULATOR, MACHINE, Path("/n"))
-    assert words[0] == "/q/qemu-system-aarch64"
+@pytest.mark.parametrize("name", target.names())
+def test_the_machine_is_the_targets(name: str) -> None:
+    chosen = target.load(name)
+    emulator = Emulator((Path("/q") / chosen.qemu.binary,), (Path("/q/qemu-img"),), "10.0")
+    words = arguments(emulator, replace(MACHINE, target=chosen, agent=True), Path("/n"))
+    assert words[0] == f"/q/{chosen.qemu.binary}"
     assert {
-        ("-machine", MACHINE.target.qemu.machine),
-        ("-cpu", MACHINE.target.qemu.cpu),
+        ("-machine", chosen.qemu.machine),
+        ("-cpu", chosen.qemu.cpu),
         ("-accel", "tcg"),
         ("-smp", "2"),
         ("-m", "1024M"),
         ("-kernel", "/s/kernel"),
         ("-initrd", "/s/initrd"),
+        ("-device", chosen.qemu.random_bus),
+        ("-device", chosen.qemu.serial_bus),
+        ("-device", f"{chosen.qemu.disk_bus},drive=disk0"),
     } <= pairs(words)
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(words)
     (append,) = values(words, "-append")
-    assert append.split()[0] == "console=ttyAMA0"
-    assert append.split()[-1] == "cluster.init=/sbin/cluster-init"
+    assert append.split() == [
+        f"console={chosen.qemu.console}",
+        *chosen.kernel.arguments.split(),
+        "cluster.init=/sbin/cluster-init",
+    ]
 
 
 def test_another_target_changes_the_words_and_no_code() -> None:

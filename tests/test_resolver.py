@@ -473,16 +473,18 @@ def _environment() -> dict[str, str]:
 # The overlay that the project carries.
 
 
-def test_the_demo_overlay_resolves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", target.names())
+def test_the_demo_overlay_resolves(tmp_path: Path, name: str) -> None:
     overlay = paths.data("overlays", "demo")
     if not (overlay / "sets/demo").is_file():
         pytest.skip(f"{overlay} has no set demo")
-    arm64 = target.load("arm64")
-    installed = write_installed(target.load_recipe().provides, tmp_path, "arm64")
+    chosen = target.load(name)
+    installed = write_installed(target.load_recipe().provides, tmp_path, name)
     request = Request(
-        arm64, ("@demo",), (Repository("demo", overlay),), paths.data("profiles", arm64.profile), installed
+        chosen, ("@demo",), (Repository("demo", overlay),), paths.data("profiles", chosen.profile), installed
     )
     plan = resolve(request, tmp_path / "work")
+    assert plan.chost == chosen.chost
     check_order(plan)
     graph = dependency_graph(plan)
     deepest = nx.dag_longest_path(graph)
