@@ -70,9 +70,8 @@ def request(
     stable: bool = False,
 ) -> Request:
     """What plans `atoms` for `arch`, over `installed`, with the lines `conf` in make.conf."""
-    some = target.load(target.names()[0])  # of which a plan has the name only: the profile says the rest
     return Request(
-        target=some.model_copy(update={"name": arch}),
+        target=target.load(arch),
         atoms=atoms,
         repositories=(tree,),
         profile=tree.location / "profiles" / PROFILES[arch],

@@ -159,6 +159,7 @@ def _command(request: Request, place: Path, binhost: Path) -> list[str | Path]:
     config.write_text(f"[build]\nmake_conf = {json.dumps(request.make_conf)}\n")
     (repository,) = request.repositories
     words: list[str | Path] = [sys.executable, "-m", "cluster", "plan", *request.atoms, "--emptytree", "--json"]
+    words += ["--target", request.target.name]
     words += ["--config", config, "--binhost", binhost, "--state", place / "state"]
     words += ["--repo", f"{repository.name}={repository.location}", "--profile", request.profile]
     return [*words, "--installed", request.installed]
