@@ -176,18 +176,55 @@ def test_prerequisites_keep_their_order() -> None:
     assert "PREREQUISITES='=c/z-1 =c/a-1 =c/m-1'\n" in text
 
 
+SOURCES = ("unpack", "prepare", "configure", "compile")
+
+
 @pytest.mark.parametrize(
     ("metadata", "test", "idle"),
     [
-        ("DEFINED_PHASES=compile install\nEAPI=8\n", False, ("pretend", "test")),
-        ("DEFINED_PHASES=-\n", True, ("pretend",)),
-        ("DEFINED_PHASES=compile pretend\n", False, ("test",)),
-        ("DEFINED_PHASES=pretend\n", True, ()),
+        ("DEFINED_PHASES=compile install\nSRC_URI=a.tar\n", False, ("pretend", "test")),
+        ("DEFINED_PHASES=-\nSRC_URI=a.tar\n", True, ("pretend",)),
+        ("DEFINED_PHASES=compile pretend test\nSRC_URI=a.tar\n", False, ("test",)),
+        ("DEFINED_PHASES=pretend\nSRC_URI=a.tar\n", True, ()),
+        ("DEFINED_PHASES=-\n", False, ("pretend", *SOURCES, "test")),
+        ("DEFINED_PHASES=unpack install\n", True, ("pretend", "prepare", "configure", "compile")),
         ("", False, ("test",)),
+        ("", True, ()),
     ],
 )
 def test_phases_that_do_nothing(metadata: str, test: bool, idle: tuple[str, ...]) -> None:
-    assert idle_phases(package("c/x-1", metadata=metadata), test=test) == idle
+    assert idle_phases(package("c/x-1", metadata=metadata), test=test, hooked=False) == idle
+
+
+def test_where_hooks_may_run_the_phases_of_sources_begin() -> None:
+    meta = package("c/x-1", metadata="DEFINED_PHASES=-\n")
+    assert idle_phases(meta, test=False, hooked=True) == ("pretend", "test")
+
+
+@pytest.mark.parametrize(
+    ("place", "hooked"),
+    [
+        ("", False),
+        ("overlay/profiles/arm64/profile.bashrc", True),
+        ("user/bashrc", True),
+        ("user/patches/app-misc/a.patch", True),
+        ("user/patches/other/a.patch", False),
+        ("user/package.use", False),
+    ],
+)
+def test_hooks_are_looked_for_where_portage_does(
+    tmp_path: Path, wanted: Package, settings: Settings, materials: Materials, place: str, hooked: bool
+) -> None:
+    (tmp_path / "user").mkdir()
+    if place:
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("")
+    (tmp_path / "filled").mkdir()
+    meta = replace(wanted, metadata="DEFINED_PHASES=-\n", distfiles=())
+    chosen = replace(settings, user=tmp_path / "user", skip_idle_phases=True)
+    fill(tmp_path / "filled", meta, chosen, materials)
+    env = (tmp_path / "filled/job.env").read_text()
+    assert ("configure" in env.partition("IDLE_PHASES=")[2]) == (not hooked)
 
 
 def parsed(text: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ _FEATURES = (
     # Nor what only matters to a machine that lives on.
     "-news -merge-sync -merge-wait -ebuild-locks -binpkg-docompress -binpkg-multi-instance"
 )
+_OF_SOURCES = ("unpack", "prepare", "configure", "compile")
 _SHARED = ("profiles", "eclass", "metadata", "licenses")
 
 
@@ -145,14 +146,31 @@ def repos_conf(repositories: tuple[Repository, ...]) -> str:
     return "\n".join(sections)
 
 
-def idle_phases(package: Package, *, test: bool) -> tuple[str, ...]:
+def idle_phases(package: Package, *, test: bool, hooked: bool) -> tuple[str, ...]:
     """The phases that by Portage's own account do nothing in a build of `package`, with its tests or without.
 
-    It begins them all the same, and each takes about a second in an emulated node.
+    It begins them all the same, and each takes up to a second in an emulated node. Of a package without sources the
+    default functions (PMS 9.1) find nothing to unpack, patch, configure or make. Where a bashrc or a patch may be for
+    it (`hooked`), who knows.
     """
     lines = dict(line.partition("=")[::2] for line in package.metadata.splitlines())
-    defined = lines.get("DEFINED_PHASES", "pretend").split()  # PMS 7.4; what is not known may be defined
-    return (*(() if "pretend" in defined else ("pretend",)), *(() if test else ("test",)))
+    if "DEFINED_PHASES" not in lines:  # PMS 7.4; what is not known may be defined
+        return () if test else ("test",)
+    defined = lines["DEFINED_PHASES"].split()
+    sources = () if hooked or lines.get("SRC_URI") else _OF_SOURCES
+    idle = tuple(phase for phase in ("pretend", *sources) if phase not in defined)
+    return idle if test else (*idle, "test")
+
+
+def _hooked(package: Package, settings: Settings) -> bool:
+    """Whether shell code or patches of the profile's or the user's may have a part in the phases of `package`."""
+    directories = [repo.location / "profiles" for repo in settings.repositories]
+    if not settings.profile.is_relative_to(directories[0]):
+        directories.append(settings.profile.parent)
+    if any(next(directory.rglob("*.bashrc"), None) for directory in directories):
+        return True
+    own = ("bashrc", "package.bashrc", "env", f"patches/{package.category}", "profile")
+    return settings.user is not None and any((settings.user / name).exists() for name in own)
 
 
 def environment(package: Package, *, composed: bool, fast_shell: bool, idle: Sequence[str] = ()) -> str:
@@ -185,7 +203,9 @@ def fill(directory: Path, package: Package, settings: Settings, materials: Mater
     """Write the content of a job's disk into the empty `directory`."""
     fill_settings(directory, settings, make_conf(settings))
     composed = materials.prerequisites is not None
-    idle = idle_phases(package, test=settings.test) if settings.skip_idle_phases else ()
+    idle: tuple[str, ...] = ()
+    if settings.skip_idle_phases:
+        idle = idle_phases(package, test=settings.test, hooked=_hooked(package, settings))
     text = environment(package, composed=composed, fast_shell=settings.fast_shell, idle=idle)
     (directory / "job.env").write_text(text)
     _pin_use(directory / "portage" / "package.use", package)
