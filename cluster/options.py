@@ -19,8 +19,6 @@ from cluster.master.session import Session
 from cluster.model import Repository
 
 _REPOSITORY = "demo"
-
-
 _WIDTH = 110  # of tables in a log, which has no width of its own
 
 
@@ -76,6 +74,7 @@ def open_all(what: What, common: Common) -> tuple[Session, ...]:
 
 
 def open_one(what: What, common: Common) -> Session:
+    """The one session that is asked for. Raises InputError where there are more."""
     opened = open_all(what, common)
     if len(opened) > 1:
         names = ", ".join(session.name for session in opened)
@@ -140,10 +139,12 @@ def _repositories(what: What, settings: config.Config, directories: paths.Direct
 
 
 def print_json(value: Any) -> None:
+    """Print the one object that `--json` is answered with."""
     print(json.dumps(value, indent=1))
 
 
 def console_for(common: Common) -> Console:
+    """Where a person reads: stdout, or stderr where that is taken by JSON."""
     console = Console(stderr=common.json)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH
@@ -151,5 +152,6 @@ def console_for(common: Common) -> Console:
 
 
 def at_least_one(count: int, option: str = "--repeat") -> None:
+    """Raise InputError unless `count`, given by `option`, is 1 or more."""
     if count < 1:
         raise InputError(f"{option} {count} is too few", "use at least 1")

@@ -61,6 +61,7 @@ def warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware
 
 
 def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
+    """What the jobs of a run share; `distcc_hosts` is empty for no offload."""
     return job.Settings(
         chost=session.target.chost,
         profile=session.profile,
@@ -112,6 +113,7 @@ def engine_for(
 
 
 def providers(session: Session) -> tuple[distfiles.Provider, ...]:
+    """Where sources come from, in the order in which they are asked."""
     wanted = session.config.distfiles
     locations = [repository.location for repository in session.repositories] if wanted.distribution else []
     return distfiles.providers(locations, session.directories.cache / "apt" / "sources", wanted.mirrors)

@@ -43,6 +43,7 @@ def _mend_circle(circle: Circle) -> str:
 
 
 def explain(target: portagelib.Target, problem: Unsolved) -> ResolveError:
+    """The first reason of `problem` that names something."""
     if problem.broken:
         return explain_broken(target, problem.broken)
     if problem.unmet:
@@ -85,6 +86,7 @@ def explain_unmet(target: portagelib.Target, unmet: Unmet) -> ResolveError:
 
 
 def explain_broken(target: portagelib.Target, cpv: str, because: str = "") -> ResolveError:
+    """That the ebuild of `cpv` cannot be sourced, and what Portage says of it."""
     ebuild, complaint = target.ebuild(cpv), target.complaint(cpv)
     checked = complaint.startswith(("Manifest not found", "Missing digest", "Digest verification"))
     mend = (

@@ -230,6 +230,7 @@ def _arguments(digraph: Any, package: Any) -> tuple[str, ...]:
 
 
 def unsolved_of(graph: Any) -> Unsolved:
+    """The frozen copy of why a depgraph has no solution."""
     dynamic = graph._dynamic_config
     unmet = [_unmet(graph, *arguments, **options) for arguments, options in dynamic._unsatisfied_deps_for_display]
     conflicts = [_conflict(graph, conflict) for conflict in dynamic._package_tracker.slot_conflicts()]

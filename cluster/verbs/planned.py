@@ -60,6 +60,7 @@ def one_or_all(parts: Sequence[dict[str, Any]], opened: Sequence[Session]) -> Ma
 
 
 def heading(common: Common, session: Session, opened: Sequence[Session]) -> None:
+    """Name `session` before what is said of it, where there are several."""
     if len(opened) > 1:
         console_for(common).print(f"[bold]{escape(session.name)}[/]", highlight=False)
 

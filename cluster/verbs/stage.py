@@ -34,7 +34,7 @@ def stage_kernel(
     session = open_one(what or What(), common)
     cache = session.directories.cache
     with report.Reporter(console_for(common)) as reporter:
-        if newest or kernels.find(session.target, cache) is None:
+        if session.target.kernel.own and (newest or kernels.find(session.target, cache) is None):
             reporter.warn("a kernel is compiled from source, once: some 10 minutes on two processors")
         built = kernels.ensure(session.target, target.load_recipe(), cache, reporter.step, newest=newest)
         if not session.config.node.own_kernel:
