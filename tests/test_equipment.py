@@ -1,4 +1,4 @@
-"""What a session decides by itself: whether a cross compiler may serve the nodes."""
+"""What nodes are given: whether a cross compiler may serve them."""
 
 from __future__ import annotations
 
