@@ -393,7 +393,7 @@ def grown(draw: st.DrawFn) -> Grown:
     return Grown(tuple(needs), tuple(draw(st.lists(st.booleans(), min_size=size, max_size=size))))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(grown(), st.sampled_from(["ebuild", "eclass", "files", "subslot", "use", "patch", "jobs"]), st.data())
 def test_an_edit_of_any_tree_concerns_just_what_is_made_from_it(
     tmp_path_factory: pytest.TempPathFactory, before: Grown, kind: str, data: st.DataObject
