@@ -17,6 +17,11 @@ def full_slot(slot: str) -> str:
     return slot if "/" in slot else f"{slot}/{slot}"
 
 
+def main_slot(slot: str) -> str:
+    """`slot` without its subslot."""
+    return slot.partition("/")[0]
+
+
 class Action(enum.StrEnum):
     """What a plan does with a package."""
 
@@ -117,6 +122,11 @@ class Package:
     def name(self) -> str:
         """CATEGORY/NAME, the directory of its ebuild."""
         return f"{self.category}/{self.ebuild.parent.name}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its name, and its slot without the subslot: of one place one package is installed at a time."""
+        return self.name, main_slot(self.slot)
 
     @property
     def pf(self) -> str:

@@ -128,7 +128,7 @@ def base(plan: Plan) -> dict[Cpv, tuple[Cpv, ...]]:
     """
     if plan.first is None:
         return {}
-    places = {package.cpv: _place(package) for package in plan.packages}
+    places = {package.cpv: package.place for package in plan.packages}
     return {
         package.cpv: _without(plan.first.packages, {places[cpv] for cpv in package.requires})
         for package in plan.packages
@@ -136,8 +136,4 @@ def base(plan: Plan) -> dict[Cpv, tuple[Cpv, ...]]:
 
 
 def _without(packages: Iterable[Package], taken: set[tuple[str, str]]) -> tuple[Cpv, ...]:
-    return tuple(package.cpv for package in packages if _place(package) not in taken)
-
-
-def _place(package: Package) -> tuple[str, str]:
-    return package.name, package.slot.partition("/")[0]
+    return tuple(package.cpv for package in packages if package.place not in taken)

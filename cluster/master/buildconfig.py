@@ -20,6 +20,7 @@ class _Facts:
     ignored: frozenset[str]
     ignored_prefixes: tuple[str, ...]
     features: frozenset[str]
+    tools: frozenset[str]
 
 
 @cache
@@ -30,7 +31,13 @@ def _facts() -> _Facts:
         ignored=frozenset(values["ignored"]),
         ignored_prefixes=tuple(values["ignored_prefixes"]),
         features=frozenset(values["features"]),
+        tools=frozenset(values["tools"]),
     )
+
+
+def tools() -> frozenset[str]:
+    """The packages that are the compiler, CATEGORY/NAME."""
+    return _facts().tools
 
 
 def relevant(variables: Mapping[str, str], use_expand: Collection[str]) -> dict[str, str]:

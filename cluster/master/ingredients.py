@@ -5,15 +5,14 @@ cluster.master.fingerprint says what each part is.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from cluster.master import buildconfig, portagelib
 from cluster.master.fingerprint import Parts, digest
 from cluster.master.solution import Need, Node
-from cluster.model import Cpv, Distfile, full_slot
+from cluster.model import Cpv, Distfile, full_slot, main_slot
 from cluster.subset import Subset, Universe
 
 
@@ -47,7 +46,7 @@ def of(
 @lru_cache(maxsize=1)
 def _tools_of(plan: Universe[Cpv]) -> int:
     """Those of a plan's packages that are tools, as bits: found once, not again for every package."""
-    return plan.bits(cpv for cpv in plan.items if portagelib.name(cpv) in _tools())
+    return plan.bits(cpv for cpv in plan.items if portagelib.name(cpv) in buildconfig.tools())
 
 
 def _digests(metadata: str) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -56,11 +55,6 @@ def _digests(metadata: str) -> tuple[tuple[str, str], tuple[str, str]]:
     words = values.get("_eclasses_", "").split("\t")
     eclasses = ",".join(f"{name}:{value}" for name, value in zip(words[::2], words[1::2], strict=False))
     return ("ebuild", values["_md5_"]), ("eclasses", eclasses)
-
-
-@cache
-def _tools() -> frozenset[str]:
-    return frozenset(tomllib.loads(Path(buildconfig.__file__).with_suffix(".toml").read_text())["tools"])
 
 
 def _tree(directory: Path) -> str:
@@ -82,7 +76,7 @@ def patches(directory: Path, node: Node) -> tuple[Path, ...]:
     category, name, version, revision = portagelib.split(node.cpv)
     if not (directory / category).is_dir():
         return ()
-    slot = node.slot.partition("/")[0]
+    slot = main_slot(node.slot)
     found: dict[str, Path] = {}
     for stem in (name, f"{name}-{version}", f"{name}-{version}-{revision}"):
         for place in (directory / category / stem, directory / category / f"{stem}:{slot}"):
@@ -97,7 +91,7 @@ def _environment_files(directory: Path, node: Node) -> Iterator[tuple[str, str]]
     category, name, version, _ = portagelib.split(node.cpv)
     if not (directory / category).is_dir():
         return
-    slot = node.slot.partition("/")[0]
+    slot = main_slot(node.slot)
     stems = (name, f"{name}:{slot}", f"{name}-{version}", node.cpv.partition("/")[2])
     for path in dict.fromkeys(directory / category / stem for stem in stems):
         if path.is_file():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.master import abi, fingerprint
-from cluster.model import Action, Cpv, Package, Plan, full_slot
+from cluster.model import Action, Cpv, Package, Plan, full_slot, main_slot
 
 KEPT = "in the binhost"
 
@@ -47,7 +47,7 @@ class _World:
 
     def provider(self, link: abi.Link) -> Package | None:
         """The package of the plan that takes the place of the one linked to."""
-        return self.by_slot.get((link.package, _main(link.slot)))
+        return self.by_slot.get((link.package, main_slot(link.slot)))
 
     def moved(self, record: Record) -> tuple[str, ...]:
         """The libraries that it links to and that are other ones now."""
@@ -65,15 +65,7 @@ class _World:
 
 
 def _world(plan: Plan, records: Records) -> _World:
-    return _World(records, {_place(package): package for package in plan.packages})
-
-
-def _place(package: Package) -> tuple[str, str]:
-    return package.name, _main(package.slot)
-
-
-def _main(slot: str) -> str:
-    return slot.partition("/")[0]
+    return _World(records, {package.place: package for package in plan.packages})
 
 
 def judged(plan: Plan, records: Records, others: Mapping[Path, Records] | None = None) -> Plan:
@@ -81,20 +73,20 @@ def judged(plan: Plan, records: Records, others: Mapping[Path, Records] | None =
 
     `records` are those of the plan's own binhost, `others` of binhosts that it may take from.
     """
-    older = {(record.name, _main(record.slot)): record for record in records.values()}
+    older = {(record.name, main_slot(record.slot)): record for record in records.values()}
     known: dict[Cpv, Record] = {}
     by_slot: dict[tuple[str, str], Package] = {}
     world = _World(known, by_slot)
     packages = []
     for package in plan.packages:
-        by_slot[_place(package)] = package
-        decided = _decide(plan.chost, world, package, records.get(package.cpv), older.get(_place(package)))
+        by_slot[package.place] = package
+        decided = _decide(plan.chost, world, package, records.get(package.cpv), older.get(package.place))
         if decided.action.builds and others:
             decided = _taken(plan.chost, world, decided, others)
         home = others[decided.origin] if others and decided.origin else records
         if not decided.action.builds:
             known[package.cpv] = home[package.cpv]
-        by_slot[_place(package)] = decided
+        by_slot[package.place] = decided
         packages.append(decided)
     return replace(plan, packages=tuple(packages))
 

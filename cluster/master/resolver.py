@@ -23,8 +23,6 @@ from cluster.subset import Subset, Universe
 from cluster.target import Target
 
 _MEND_SET = "mend the set"
-_CONFIG = "make_conf"
-"""Where a user's own make.conf lines come from, as messages call it."""
 
 
 class Order(enum.StrEnum):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.master import portagelib
-from cluster.model import Package
+from cluster.model import Package, main_slot
 
 _EAPI = "8"
 _BUILD_TIME = "1"
@@ -41,9 +41,9 @@ def with_built(database: Path, packages: Iterable[Package], root: Path, arch: st
     shutil.rmtree(result, ignore_errors=True)
     result.mkdir(parents=True)
     built = tuple(packages)
-    replaced = {(package.name, package.slot.partition("/")[0]) for package in built}
+    replaced = {package.place for package in built}
     for entry in sorted(database.glob("*/*")):
-        slot = (entry / "SLOT").read_text().strip().partition("/")[0] if (entry / "SLOT").is_file() else ""
+        slot = main_slot((entry / "SLOT").read_text().strip()) if (entry / "SLOT").is_file() else ""
         cpv = f"{entry.parent.name}/{entry.name}"
         if portagelib.valid_cpv(cpv) and (portagelib.name(cpv), slot) not in replaced:
             (result / cpv).parent.mkdir(exist_ok=True)
