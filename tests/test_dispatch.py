@@ -11,6 +11,7 @@ import pytest
 from factories import package, plan
 
 from cluster.master import dispatch
+from cluster.master.schedule.hosts import Host
 from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
 
 A, B, C, D = (f"cat/{name}-1" for name in "abcd")
@@ -95,7 +96,7 @@ def run(
     outcomes = dispatch.run(
         what,
         engine,
-        nodes,
+        [Host("here", nodes)],
         attempts=attempts,
         past_seconds={Cpv(cpv): seconds for cpv, seconds in (past or {}).items()},
         progress=progress,
@@ -192,7 +193,7 @@ def test_a_journal_that_cannot_be_written_stops_the_engine() -> None:
         dispatch.run(
             plan(package(A), package(B)),
             engine,
-            TWO,
+            [Host("here", TWO)],
             attempts=1,
             past_seconds={},
             progress=FakeProgress(),
@@ -225,7 +226,7 @@ def test_a_package_to_check_is_settled_when_what_it_requires_is_there(
     outcomes = dispatch.run(
         made,
         engine,
-        TWO,
+        [Host("here", TWO)],
         attempts=1,
         past_seconds={},
         progress=FakeProgress(),

@@ -15,6 +15,7 @@ from cluster.master import bootstrap, dispatch, engines, equipment, judge, runs
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
+from cluster.master.schedule.hosts import Host
 from cluster.master.session import Session
 from cluster.model import Action, Outcome, Package, Plan, Result, Verdict
 from cluster.node import verify
@@ -70,7 +71,7 @@ def _build(
         outcomes = dispatch.run(
             plan,
             engine,
-            tuple(f"node-{number}" for number in range(1, count + 1)),
+            (Host("this machine", tuple(f"node-{number}" for number in range(1, count + 1))),),
             attempts=session.config.build.attempts,
             past_seconds=journal.seconds(session.target.name),
             progress=reporter,

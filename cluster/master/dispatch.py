@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import queue
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from cluster.master import graph, schedule
+from cluster.master import graph
 from cluster.master.engines import Engine
 from cluster.master.estimate import estimates
 from cluster.master.progress import Progress
+from cluster.master.schedule import core, events, lookahead, tasks
+from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.rules import Earliest
+from cluster.master.schedule.state import Ranking, State, ranked
 from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
@@ -21,7 +27,7 @@ _KEPT = "the libraries that it links to are what they were"
 def run(
     plan: Plan,
     engine: Engine,
-    nodes: tuple[str, ...],
+    hosts: Iterable[Host],
     *,
     attempts: int,
     past_seconds: Mapping[Cpv, float],
@@ -29,75 +35,129 @@ def run(
     record: Callable[[Outcome], None],
     settle: Callable[[Package], str] = lambda package: "",
 ) -> tuple[Outcome, ...]:
-    """Build what `plan` says on `nodes`; returns one outcome for each of its packages.
+    """Build what `plan` says on `hosts`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. When it is interrupted it stops the engine.
     """
-    outcomes: dict[Cpv, Outcome] = {
-        package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
-        for package in plan.packages
-        if not package.action.builds
-    }
-    packages = {package.cpv: package for package in plan.to_build}
-    expected = estimates((package.cpv for package in plan.packages), past_seconds)
-    seconds = {cpv: estimate.seconds for cpv, estimate in expected.items()}
-    rank = graph.longest_remaining(graph.dependency_graph(plan), seconds)
-    state, actions = schedule.start({cpv: package.requires for cpv, package in packages.items()}, rank, nodes, attempts)
-    results: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
-
-    def work(job: Job, node: str) -> None:
+    hosts = tuple(hosts)
+    todo = tasks_of(plan, past_seconds)
+    state = core.start(todo, hosts, ranked(Earliest(), todo), attempts)
+    with ThreadPoolExecutor(max_workers=1 + sum(len(host.nodes) for host in hosts)) as pool:
+        loop = _Loop(plan, engine, pool, state, progress, record, settle)
         try:
-            results.put(engine.run(job, node, lambda phase: progress.entered(node, phase)))
-        except BaseException as error:  # a defect of ours: it must end the run, not hang it
-            results.put(error)
-
-    def finish(outcome: Outcome) -> None:
-        outcomes[outcome.cpv] = outcome
-        record(outcome)
-        progress.ended(outcome)
-
-    def act(action: schedule.Action) -> None:
-        match action:
-            case schedule.Dispatch(cpv, node, attempt):
-                package = packages[cpv]
-                if package.action is PlanAction.CHECK:
-                    reason = settle(package)
-                    if not reason:
-                        results.put(Outcome(cpv, Verdict.SKIPPED, reason=_KEPT))
-                        return
-                    package = packages[cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
-                job = Job(package, attempt)
-                progress.dispatched(job, node)
-                pool.submit(work, job, node)
-            case schedule.Block(cpv, cause):
-                finish(Outcome(cpv, Verdict.BLOCKED, reason=f"needs {cause}, which {_how(outcomes[cause])}"))
-
-    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
-        try:
-            while True:
-                for action in actions:
-                    act(action)
-                if state.done:
-                    return tuple(outcomes[package.cpv] for package in plan.packages)
-                result = _next(results, progress)
-                if isinstance(result, BaseException):
-                    raise result
-                finish(result)
-                state, actions = schedule.step(state, schedule.Finished(result.cpv, result.verdict))
+            return loop.outcomes_in_the_end()
         except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
             engine.stop()
             raise
 
 
+def tasks_of(plan: Plan, past_seconds: Mapping[Cpv, float]) -> tasks.Tasks:
+    """What `plan` builds, with what it is expected to take."""
+    built = replace(plan, packages=plan.to_build)
+    expected = estimates((package.cpv for package in plan.packages), past_seconds)
+    needs = graph.dependency_graph(built)
+    return tasks.of(
+        tasks.Task(package.cpv, expected[package.cpv].seconds, tuple(needs.predecessors(package.cpv)))
+        for package in built.packages
+    )
+
+
+@dataclass(slots=True)
+class _Loop:
+    plan: Plan
+    engine: Engine
+    pool: ThreadPoolExecutor
+    state: State
+    progress: Progress
+    record: Callable[[Outcome], None]
+    settle: Callable[[Package], str]
+    began: float = field(default_factory=time.monotonic)
+    wake: float = math.inf
+    packages: dict[Cpv, Package] = field(init=False)
+    outcomes: dict[Cpv, Outcome] = field(init=False)
+    results: queue.SimpleQueue[Outcome | Ranking | BaseException] = field(default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        self.packages = {package.cpv: package for package in self.plan.to_build}
+        self.outcomes = {
+            package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
+            for package in self.plan.packages
+            if not package.action.builds
+        }
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self.began
+
+    def outcomes_in_the_end(self) -> tuple[Outcome, ...]:
+        self._step(events.Tick(self.now))
+        self._act(events.Rethink())
+        while not self.state.done:
+            result = self._next()
+            match result:
+                case BaseException():
+                    raise result
+                case Ranking():
+                    self._step(events.Adopted(self.now, result))
+                case Outcome():
+                    self._finish(result)
+                    self._step(events.Finished(self.now, result.cpv, result.verdict))
+        return tuple(self.outcomes[package.cpv] for package in self.plan.packages)
+
+    def _next(self) -> Outcome | Ranking | BaseException:
+        while True:
+            try:
+                return self.results.get(timeout=max(0.0, min(_TICK_S, self.wake - self.now)))
+            except queue.Empty:
+                self.progress.tick()
+                if self.now >= self.wake:
+                    self._step(events.Tick(self.now))
+
+    def _step(self, event: events.Event) -> None:
+        self.wake = math.inf
+        self.state, actions = core.schedule(self.state, event)
+        for action in actions:
+            self._act(action)
+
+    def _act(self, action: events.Action) -> None:
+        match action:
+            case events.Dispatch(cpv, node, attempt):
+                self._dispatch(self.packages[cpv], node, attempt)
+            case events.Block(cpv, cause):
+                reason = f"needs {cause}, which {_how(self.outcomes[cause])}"
+                self._finish(Outcome(cpv, Verdict.BLOCKED, reason=reason))
+            case events.Wake(at):
+                self.wake = at
+            case events.Rethink():
+                self._submit(lookahead.choose, self.state, self.now)
+
+    def _dispatch(self, package: Package, node: str, attempt: int) -> None:
+        if package.action is PlanAction.CHECK:
+            reason = self.settle(package)
+            if not reason:
+                self.results.put(Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT))
+                return
+            package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
+        job = Job(package, attempt)
+        self.progress.dispatched(job, node)
+        self._submit(self.engine.run, job, node, lambda phase: self.progress.entered(node, phase))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.cpv] = outcome
+        self.record(outcome)
+        self.progress.ended(outcome)
+
+    def _submit(self, work: Callable[..., Outcome | Ranking], *arguments: object) -> None:
+        self.pool.submit(self._work, work, *arguments)
+
+    def _work(self, work: Callable[..., Outcome | Ranking], *arguments: object) -> None:
+        try:
+            self.results.put(work(*arguments))
+        except BaseException as error:  # a defect of ours: it must end the run, not hang it
+            self.results.put(error)
+
+
 def _how(outcome: Outcome) -> str:
     return "was lost" if outcome.verdict is Verdict.LOST else "failed"
-
-
-def _next(results: queue.SimpleQueue[Outcome | BaseException], progress: Progress) -> Outcome | BaseException:
-    while True:
-        try:
-            return results.get(timeout=_TICK_S)
-        except queue.Empty:
-            progress.tick()

@@ -1,0 +1,37 @@
+"""What there is to build on: hosts with nodes of a speed, and with memory and disk that their nodes share."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from cluster.errors import InputError
+
+_KIND = re.compile(r"(\d+)x(\d+(?:\.\d+)?|\.\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine whose nodes take one package each at a time."""
+
+    name: str
+    nodes: tuple[str, ...]
+    speed: float = 1.0
+    """Of each of its nodes, for the target of the run; 1 is the reference of all times."""
+    memory_mib: float = math.inf
+    disk_mib: float = math.inf
+
+
+def parse(text: str) -> tuple[Host, ...]:
+    """Hosts of one node each from `COUNTxSPEED,...`, as `2x4.0,6x1.0`. Raises InputError."""
+    speeds = [speed for word in text.split(",") for speed in _kind(word.strip())]
+    names = (f"{number}@{speed:g}" for number, speed in enumerate(speeds, 1))
+    return tuple(Host(name, (name,), speed) for name, speed in zip(names, speeds, strict=True))
+
+
+def _kind(word: str) -> list[float]:
+    found = _KIND.fullmatch(word)
+    if found is None or not int(found[1]) or not float(found[2]):
+        raise InputError(f"--hosts {word!r} is not COUNTxSPEED", "for example --hosts 2x4.0,6x1.0")
+    return [float(found[2])] * int(found[1])

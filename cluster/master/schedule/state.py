@@ -1,0 +1,248 @@
+"""Where a run stands: what is ready, what runs where, and what each host has left."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from immutables import Map
+
+from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.tasks import Task, Tasks
+from cluster.model import Verdict
+
+_OVERDUE = 0.1  # of what was expected
+
+
+class Rule(Protocol):
+    """How a run chooses."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def priorities(self, tasks: Tasks) -> tuple[float, ...]:
+        """For each package how soon it is wanted: the greatest first."""
+        ...
+
+    def place(self, draft: Draft, now: float) -> float:
+        """Start what is to start now; the time to look again if nothing happens before, or infinity."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A rule, and the order of packages that it comes to."""
+
+    rule: Rule
+    keys: tuple[float, ...]
+    """For each package; the least first, all that is urgent before all that is not."""
+
+
+def ranked(rule: Rule, tasks: Tasks) -> Ranking:
+    """`tasks` in the order of `rule`."""
+    priorities = rule.priorities(tasks)
+    ahead = max(priorities, default=0.0) - min(priorities, default=0.0) + 1.0
+    keys = (-(priority + ahead * task.urgent) for priority, task in zip(priorities, tasks.all, strict=True))
+    return Ranking(rule, tuple(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A package that is being built."""
+
+    host: str
+    node: str
+    since: float
+    end: float
+    """When it is expected to end."""
+
+    def expected(self, now: float) -> float:
+        """When it is expected to end, seen from `now`, at which it has not.
+
+        One that is overdue is taken to need as long again as it is late, and a tenth of what was expected at least.
+        """
+        if now <= self.end:
+            return max(self.end, math.nextafter(now, math.inf))
+        return now + max(now - self.end, _OVERDUE * (self.end - self.since))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a host has left."""
+
+    nodes: tuple[str, ...]
+    memory_mib: float
+    disk_mib: float
+    apart: frozenset[str] = frozenset()
+    """The words of the packages there that share no host with their like."""
+
+    def fits(self, task: Task, host: Host) -> bool:
+        """Whether `task` may start now. One that needs more than `host` has gets all of it."""
+        return bool(
+            self.nodes
+            and min(task.memory_mib, host.memory_mib) <= self.memory_mib
+            and min(task.disk_mib, host.disk_mib) <= self.disk_mib
+            and task.apart not in self.apart
+        )
+
+    def taken(self, task: Task, host: Host) -> Room:
+        """What is left when `task` has its first node."""
+        return Room(
+            self.nodes[1:],
+            self.memory_mib - min(task.memory_mib, host.memory_mib),
+            self.disk_mib - min(task.disk_mib, host.disk_mib),
+            self.apart | {task.apart} if task.apart else self.apart,
+        )
+
+    def given(self, task: Task, host: Host, node: str) -> Room:
+        """What is left when `task` has left `node`."""
+        return Room(
+            (*self.nodes, node),
+            self.memory_mib + min(task.memory_mib, host.memory_mib),
+            self.disk_mib + min(task.disk_mib, host.disk_mib),
+            self.apart - {task.apart} if task.apart else self.apart,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The hosts of one speed."""
+
+    speed: float
+    idle: tuple[str, ...] = ()
+    """Those with a free node, the longest idle first."""
+    busy: tuple[tuple[float, int], ...] = ()
+    """When each package there is expected to end, and its place; sorted."""
+    limited: bool = False
+    """Whether a node may be free and yet no room for a package."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stands."""
+
+    tasks: Tasks
+    ranking: Ranking
+    attempts: int
+    """How often a package is begun at most, if its nodes are lost."""
+    allowed: int | None = None
+    """How many packages may be built at once; None for as many as there are nodes."""
+    hosts: Map[str, Host] = field(default_factory=Map)
+    rooms: Map[str, Room] = field(default_factory=Map)
+    pools: tuple[Pool, ...] = ()
+    """The fastest first."""
+    missing: Map[int, int] = field(default_factory=Map)
+    """How many of its needs are not built, for each package that has any."""
+    ready: tuple[tuple[float, int], ...] = ()
+    """Keys and places of what could start, sorted."""
+    running: Map[int, Running] = field(default_factory=Map)
+    tried: Map[int, int] = field(default_factory=Map)
+    ended: Map[int, Verdict] = field(default_factory=Map)
+    left_s: float = 0.0
+    """What has not ended was expected to take together, on a node of speed 1."""
+    drift_s: float = 0.0
+    """By how much builds were shorter or longer than expected since the rule was chosen, on a node of speed 1."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every package has ended."""
+        return len(self.ended) == len(self.tasks)
+
+
+class Draft:
+    """A state in the making: changed while one event is dealt with, then frozen."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.rule = state.ranking.rule
+        self.tasks = state.tasks.all
+        self.hosts = state.hosts
+        self.rooms = state.rooms.mutate()
+        self.limited = {pool.speed: pool.limited for pool in state.pools}
+        self.idle = {pool.speed: list(pool.idle) for pool in state.pools}
+        self.busy = {pool.speed: list(pool.busy) for pool in state.pools}
+        self.missing = state.missing.mutate()
+        self.ready = list(state.ready)
+        self.running = state.running.mutate()
+        self.tried = state.tried.mutate()
+        self.ended = state.ended.mutate()
+        self.started: list[int] = []
+        self.left_s = state.left_s
+        self.drift_s = state.drift_s
+
+    @property
+    def speeds(self) -> Iterator[float]:
+        """Of the hosts, the greatest first."""
+        return iter(self.idle)
+
+    @property
+    def free(self) -> bool:
+        """Whether there is a node that may start a package."""
+        allowed = self._state.allowed
+        return any(self.idle.values()) and (allowed is None or len(self.running) < allowed)
+
+    def fits(self, place: int, name: str) -> bool:
+        """Whether that host has room for a package now."""
+        return self.rooms[name].fits(self.tasks[place], self.hosts[name])
+
+    def room_for(self, place: int, speed: float) -> str | None:
+        """The first host of `speed` that has room for a package."""
+        return next((name for name in self.idle[speed] if self.fits(place, name)), None)
+
+    def waiting(self) -> Iterator[int]:
+        """What could start, in order."""
+        return (place for _, place in self.ready if place not in self.running)
+
+    def start(self, place: int, name: str, now: float) -> None:
+        """Start a package on a host that has room for it."""
+        task, host, room = self.tasks[place], self.hosts[name], self.rooms[name]
+        left = self.rooms[name] = room.taken(task, host)
+        self.idle[host.speed].remove(name)
+        if left.nodes:
+            self.idle[host.speed].append(name)
+        running = self.running[place] = Running(name, room.nodes[0], now, now + task.seconds / host.speed)
+        insort(self.busy[host.speed], (running.end, place))
+        self.tried[place] = self.tried.get(place, 0) + 1
+        self.started.append(place)
+
+    def stop(self, place: int) -> Running:
+        """Free what a package has taken."""
+        running = self.running.pop(place)
+        host, room = self.hosts[running.host], self.rooms[running.host]
+        self.busy[host.speed].remove((running.end, place))
+        self.rooms[running.host] = room.given(self.tasks[place], host, running.node)
+        if not room.nodes:
+            self.idle[host.speed].append(running.host)
+        return running
+
+    def end(self, place: int, verdict: Verdict) -> None:
+        """A package has ended for good."""
+        self.ended[place] = verdict
+        self.left_s -= self.tasks[place].seconds
+
+    def open(self, place: int) -> None:
+        """A package could start from now on."""
+        insort(self.ready, (self._state.ranking.keys[place], place))
+
+    def frozen(self) -> State:
+        """The state that it has become."""
+        return replace(
+            self._state,
+            rooms=self.rooms.finish(),
+            pools=tuple(
+                Pool(speed, tuple(idle), tuple(self.busy[speed]), self.limited[speed])
+                for speed, idle in self.idle.items()
+            ),
+            missing=self.missing.finish(),
+            ready=tuple(entry for entry in self.ready if entry[1] not in self.running),
+            running=self.running.finish(),
+            tried=self.tried.finish(),
+            ended=self.ended.finish(),
+            left_s=self.left_s,
+            drift_s=self.drift_s,
+        )
