@@ -129,6 +129,11 @@ class Package:
         return self.name, main_slot(self.slot)
 
     @property
+    def source_bytes(self) -> int:
+        """The size of its source archives together."""
+        return sum(distfile.size for distfile in self.distfiles)
+
+    @property
     def pf(self) -> str:
         """Name and version, Portage's PF."""
         return self.cpv.partition("/")[2]
@@ -202,6 +207,18 @@ class Compiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job took of its host; what was not measured is None."""
+
+    cpu_s: float | None = None
+    """CPU seconds of the node's emulator."""
+    memory_mib: float | None = None
+    """The most of the host's memory that the node's emulator had at once."""
+    disk_mib: float | None = None
+    """What the node's files took at the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Build this package, from exactly these prerequisites."""
 
@@ -235,6 +252,13 @@ class Outcome:
     phases: tuple[tuple[str, float], ...] = ()
     """Phase (`boot`, `prerequisites`, `configure`, `compile`, `install`…) and its seconds."""
     seconds: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    jobs: int | None = None
+    """Make's -j; None where nothing ran."""
+    speed: float = 1.0
+    """Of the node: a build that takes a node of speed 1 a minute takes one of speed 2 half a minute."""
+    source_bytes: int | None = None
+    """Of the package's source archives together."""
     compiles: Compiles = field(default_factory=Compiles)
     log: Path | None = None
     binpkg: Path | None = None

@@ -6,7 +6,8 @@ import functools
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cluster.model import Compiles, Cpv, Outcome, Package, Plan, Repository, Verdict
+from cluster.master.history import Build
+from cluster.model import Compiles, Cpv, Outcome, Package, Plan, Repository, Usage, Verdict
 from cluster.node import sysroot
 from cluster.node.sandbox import Sandbox
 from cluster.node.sysroot import Root
@@ -45,12 +46,22 @@ def failure(cpv: Cpv, **fields: Any) -> Outcome:
         "attempt": 1,
         "phases": (("boot", 7.0), ("configure", 30.0)),
         "seconds": 41.5,
+        "usage": Usage(cpu_s=60.5, memory_mib=700.0, disk_mib=250.5),
+        "jobs": 2,
+        "source_bytes": 80000,
         "compiles": Compiles(3, 1, 2),
         "log": Path("/logs/b.log"),
         "reason": "configure failed",
         **fields,
     }
     return Outcome(cpv, Verdict.FAILED, **values)
+
+
+def past(cpv: str, *seconds: float, **fields: Any) -> list[Build]:
+    """Builds of `cpv` for arm64 that took `seconds`, one after the other; `fields` are those of Build."""
+    values: dict[str, Any] = {"target": "arm64", "verdict": Verdict.BUILT, **fields}
+    first = values.pop("ended", 1000.0)
+    return [Build(cpv=Cpv(cpv), ended=first + number, seconds=took, **values) for number, took in enumerate(seconds)]
 
 
 def host_sandbox() -> Sandbox:

@@ -13,7 +13,7 @@ import pytest
 from factories import package
 
 from cluster.master import engines
-from cluster.model import Cpv, Job, Verdict
+from cluster.model import Cpv, Distfile, Job, Usage, Verdict
 from cluster.node.build import Built
 from cluster.node.job import Materials
 
@@ -43,7 +43,7 @@ def engine(tmp_path: Path) -> engines.LocalEngine:
     nothing: Any = None
     return engines.LocalEngine(
         hardware=nothing,
-        settings=nothing,
+        settings=cast(Any, SimpleNamespace(jobs=2)),
         limits=nothing,
         live=cast(Any, SimpleNamespace(node_directory=node_directory, own=lambda pgid: None)),
         binhost=cast(Any, SimpleNamespace(path=path, index_of=lambda cpvs: "index")),
@@ -99,3 +99,12 @@ def test_a_damaged_prerequisite_is_not_the_packages_fault(
     assert outcome.verdict is Verdict.LOST
     assert "lib-1.gpkg.tar is not a sound GPKG" in outcome.reason
     assert given == []
+
+
+def test_an_outcome_says_what_the_job_took(engine: engines.LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    took = Usage(cpu_s=60.5, memory_mib=700.0, disk_mib=250.5)
+    monkeypatch.setattr(engines.builds, "build", lambda *arguments, **rest: Built(None, (), "", "compile", took))
+    monkeypatch.setattr(engines.distfiles, "fetch", lambda *arguments: None)
+    sources = (Distfile("x.tar", 70000, (), ()), Distfile("x.patch", 500, (), ()))
+    outcome = engine.run(Job(package("c/x-1", distfiles=sources), 1), "node-1", lambda phase: None)
+    assert (outcome.usage, outcome.jobs, outcome.speed, outcome.source_bytes) == (took, 2, 1.0, 70500)

@@ -16,7 +16,7 @@ from cluster.master import distcc, distfiles
 from cluster.master.binhost import AdmitError, Binhost, joined
 from cluster.master.hostcompiler import CrossCompiler, HostCompiler
 from cluster.master.runs import Run
-from cluster.model import Compiles, Cpv, Job, Outcome, Package, Verdict
+from cluster.model import Compiles, Cpv, Job, Outcome, Package, Usage, Verdict
 from cluster.node import build as builds
 from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
@@ -99,6 +99,9 @@ class LocalEngine:
                 attempt=job.attempt,
                 phases=built.phases if built else (),
                 seconds=round(time.monotonic() - start, 2),
+                usage=built.usage if built else Usage(),
+                jobs=self.settings.jobs,
+                source_bytes=package.source_bytes,
                 compiles=distcc.count(built.distcc_log if built else "") + _counted(tally),
                 log=log,
                 binpkg=self.binhost.path(package.cpv) if verdict is Verdict.BUILT else None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import BuildFailed, NodeLost
-from cluster.model import Package
-from cluster.node import disk
+from cluster.model import Package, Usage
+from cluster.node import disk, usage
 from cluster.node import job as jobs
 from cluster.node.node import Hardware, Node
 from cluster.node.warm import started
@@ -35,6 +35,7 @@ class Built:
     distcc_log: str
     failure: str = ""
     """The phase that failed and how, in one line."""
+    usage: Usage = field(default_factory=Usage)
 
 
 def phases(marks: str) -> tuple[tuple[str, float], ...]:
@@ -100,16 +101,17 @@ def build(
         try:
             failure = _run(node, limits, output)
         except BuildFailed as error:  # a node that hangs may take no other command, and is thrown away
-            return Built(None, (boot,), "", str(error))
+            return Built(None, (boot,), "", str(error), usage.of(node.machine.child.pid, directory))
         entered("results")
         marks = _text(node, "marks")
         spent = (boot, *phases(marks))
         log = _text(node, "distcc.log")
         if failure:
-            return Built(None, spent, log, f"{unfinished(marks)}: {failure}")
+            failed = f"{unfinished(marks)}: {failure}"
+            return Built(None, spent, log, failed, usage.of(node.machine.child.pid, directory))
         binpkg = directory / f"{package.pf}.gpkg.tar"
         node.shell.fetch(jobs.OUT / "packages" / f"{package.cpv}.gpkg.tar", binpkg, deadline_s=_FETCH_S)
-    return Built(binpkg, spent, log)
+        return Built(binpkg, spent, log, usage=usage.of(node.machine.child.pid, directory))
 
 
 def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
