@@ -14,12 +14,17 @@ from rich.tree import Tree
 
 from cluster.drawing.formats import timed_json
 from cluster.master.chains import Link, Parent, Why
-from cluster.master.estimate import UNKNOWN_S, Basis, Estimate, duration
+from cluster.master.estimate import SIGNS, UNKNOWN_S, Basis, Estimate, duration
 from cluster.master.impact import Impact, Rebuild
 from cluster.master.shape import Shape
 from cluster.model import Cpv, Kind, Package
 
 _KINDS = {Kind.BUILD: "to build", Kind.RUN: "to run", Kind.POST: "some time after"}
+_BASES = {
+    Basis.VERSION: "what another version took",
+    Basis.SIZE: "what other packages took for as many bytes of sources",
+    Basis.CATEGORY: "the median of the category",
+}
 _SHOWN = 4  # members of a circle that are named
 _BAR = 24  # columns
 _USE_SHOWN = 24  # letters
@@ -80,8 +85,10 @@ def _path(console: Console, steps: Sequence[tuple[Cpv, Estimate]]) -> None:
 def _caveats(console: Console, estimates: Iterable[Estimate]) -> None:
     """What the times rest on, where that is not a build of the very version."""
     found = list(estimates)
-    if other := sum(estimate.basis is Basis.VERSION for estimate in found):
-        console.print(f"~: what another version took, for {_packages(other)}", highlight=False, soft_wrap=True)
+    for basis, words in _BASES.items():
+        if other := sum(estimate.basis is basis for estimate in found):
+            line = f"{SIGNS[basis]}: {words}, for {_packages(other)}"
+            console.print(line, highlight=False, soft_wrap=True)
     assumed = [estimate for estimate in found if estimate.basis is Basis.ASSUMED]
     if assumed:
         seconds = assumed[0].seconds

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from factories import package, plan
+from factories import package, past, plan
 
 from cluster.drawing import formats
 from cluster.drawing.formats import Format
@@ -50,13 +50,13 @@ def main(counts: list[int]) -> None:
     print(f"{'packages':>9} {'edges':>8} {'shape':>7} {'why':>7} {'impact':>7} {'json':>7} {'graphml':>8} {'svg':>8}")
     for count in counts:
         made = generated(count)
-        past = {one.cpv: 1.0 for one in made.packages[::2]}
+        builds = [build for one in made.packages[::2] for build in past(one.cpv, 1.0)]
         first = made.packages[0].cpv
-        shape = shapes.shape(made, past)
+        shape = shapes.shape(made, builds)
         works: list[Callable[[], object]] = [
-            lambda made=made, past=past: shapes.shape(made, past),
+            lambda made=made, builds=builds: shapes.shape(made, builds),
             lambda made=made, first=first: chains.why(made, first, 5),
-            lambda made=made, first=first, past=past: impact.impact(made, first, past),
+            lambda made=made, first=first, builds=builds: impact.impact(made, first, builds),
             lambda shape=shape: formats.render(shape, Format.JSON, ""),
             lambda shape=shape: formats.render(shape, Format.GRAPHML, ""),
         ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
-from factories import package, plan
+from factories import package, past, plan
 
 from cluster.drawing import formats, layers
 from cluster.drawing.formats import Format
@@ -37,7 +37,7 @@ def generated(count: int, seed: int = 1) -> Plan:
 
 
 def drawn(count: int) -> tuple[Shape, ElementTree.Element]:
-    found = shape(generated(count), {})
+    found = shape(generated(count), [])
     return found, ElementTree.fromstring(formats.render(found, Format.SVG, 'all & "more"'))
 
 
@@ -90,7 +90,7 @@ def test_a_level_of_many_boxes_takes_several_columns() -> None:
 
 
 def test_graphml_is_read_back_with_every_attribute() -> None:
-    found = shape(generated(30), {})
+    found = shape(generated(30), [])
     graph = nx.read_graphml(io.BytesIO(formats.render(found, Format.GRAPHML, "").encode()))
     assert set(graph) == {vertex.package.cpv for vertex in found.vertices}
     edge = found.edges[0]
@@ -100,7 +100,7 @@ def test_graphml_is_read_back_with_every_attribute() -> None:
 
 
 def test_dot_has_each_package_and_edge() -> None:
-    found = shape(generated(30), {})
+    found = shape(generated(30), [])
     text = formats.render(found, Format.DOT, "")
     for vertex in found.vertices:
         assert f'\n"{vertex.package.cpv}" [label=' in text
@@ -109,7 +109,7 @@ def test_dot_has_each_package_and_edge() -> None:
 
 
 def test_json_says_each_time_and_how_it_is_known() -> None:
-    found = shape(generated(3), {Cpv("cat/package0-1.0"): 12.0})
+    found = shape(generated(3), past("cat/package0-1.0", 12.0))
     said = json.loads(formats.render(found, Format.JSON, ""))
     assert [(one["seconds"], one["basis"]) for one in said["packages"]] == [
         (12.0, "built"),

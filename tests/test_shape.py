@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from factories import package, plan
+from factories import package, past, plan
 
 from cluster.master.shape import Edge, longest_chain, shape
 from cluster.model import Action, Cpv, Dependency, Kind
@@ -15,7 +15,7 @@ SMALL = plan(
     package(PNG, ZLIB, dependencies=(Dependency(ZLIB, (*BUILD, *RUN), (">=c/zlib-1",)),)),
     package(CRUSH, ZLIB, PNG, dependencies=(Dependency(PNG, BUILD, ("c/png",)),), action=Action.SKIP),
 )
-PAST = {ZLIB: 1.0, PNG: 20.0, CRUSH: 300.0, SED: 107.0}
+PAST = [*past(ZLIB, 1.0), *past(PNG, 20.0), *past(CRUSH, 300.0), *past(SED, 107.0)]
 
 
 def test_levels_and_circles_of_each_package() -> None:
@@ -55,5 +55,5 @@ def test_the_longest_chain_is_by_time_not_by_number() -> None:
 
 
 def test_an_empty_plan_has_a_shape() -> None:
-    found = shape(plan(), {})
+    found = shape(plan(), [])
     assert (found.levels, found.critical_path, found.work_s, found.parallelism) == ((), (), 0, 1.0)

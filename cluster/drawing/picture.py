@@ -18,7 +18,12 @@ _HEIGHT = 34.0
 _NAME_X, _SMALL_X = 7.4, 5.9  # a letter's width in the two sizes, on the wide side
 _PADDING = 16.0
 _WORDS = {Kind.BUILD: "needs for its build", Kind.RUN: "needs to run", Kind.POST: "needs some time after"}
-_BASES = {Basis.VERSION: "as another version took", Basis.ASSUMED: "assumed, never built"}
+_BASES = {
+    Basis.VERSION: "as another version took",
+    Basis.SIZE: "by the size of its sources",
+    Basis.CATEGORY: "as its category takes",
+    Basis.ASSUMED: "assumed, never built",
+}
 # Tints of Okabe and Ito's colours, which nobody confuses.
 _TINTS = ("#d6ebf8", "#fdeccb", "#cdeee3", "#f3dceb", "#fbf7c4")
 

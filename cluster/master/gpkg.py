@@ -20,7 +20,7 @@ from portage import gpkg as portage_gpkg
 from portage.dbapi import vartree
 from portage.dbapi.bintree import binarytree
 from portage.exception import PortageException
-from portage.versions import _pkg_str, cpv_getkey
+from portage.versions import _pkg_str, cpv_getkey, vercmp
 
 from cluster.errors import ClusterError
 from cluster.master import abi, fingerprint
@@ -196,9 +196,18 @@ def installed_entry(package: Opened, contents: str, counter: int, mtime: int) ->
 
 
 def package_name(cpv: Cpv) -> str:
-    """CATEGORY/NAME of `cpv`."""
-    name: str = cpv_getkey(cpv)
-    return name
+    """CATEGORY/NAME of `cpv`; "" if its version is none of Gentoo's."""
+    name: str | None = cpv_getkey(cpv)
+    return name or ""
+
+
+def compare_versions(version: str, other: str) -> int | None:
+    """Below, at or above 0 as `version` comes before, is, or comes after `other` (PMS 3.3).
+
+    None if one of them is none of Gentoo's.
+    """
+    order: int | None = vercmp(version, other)
+    return order
 
 
 def annotate(file: Path, values: Mapping[str, str]) -> None:

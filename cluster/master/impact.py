@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.master.estimate import Basis, Estimate, estimates
+from cluster.master.estimate import Basis, Estimate, forecast
+from cluster.master.history import Build
 from cluster.master.shape import longest_chain
 from cluster.model import Cpv, Kind, Package, Plan
 
@@ -50,7 +51,7 @@ class Impact:
         return tuple(rebuild for rebuild in self.rebuilds if rebuild.estimate.basis is Basis.ASSUMED)
 
 
-def impact(plan: Plan, cpv: Cpv, past: Mapping[Cpv, float]) -> Impact:
+def impact(plan: Plan, cpv: Cpv, past: Iterable[Build]) -> Impact:
     """What a change of `cpv`, which the plan builds or the stage has, would rebuild.
 
     That is every package with it in the node of its build, and then every one with one of those.
@@ -61,7 +62,7 @@ def impact(plan: Plan, cpv: Cpv, past: Mapping[Cpv, float]) -> Impact:
     for package in plan.packages:  # each comes after what it requires
         if package.cpv == cpv or package.cpv in direct or not changed.keys().isdisjoint(package.requires):
             changed[package.cpv] = package
-    expected = estimates((package.cpv for package in plan.packages), past)
+    expected = forecast({package.cpv: package.source_bytes for package in plan.packages}, past)
     rebuilds = {name: Rebuild(name, expected[name], name in direct) for name in changed}
     chain = longest_chain(changed.values(), {name: rebuild.estimate.seconds for name, rebuild in rebuilds.items()})
     return Impact(

@@ -10,10 +10,11 @@ from pathlib import Path
 from cluster import target
 from cluster.master import binhost as binhosts
 from cluster.master import bootstrap, fingerprint, judge, resolver, trees, variants
+from cluster.master.history import Build
 from cluster.master.journal import Journal
 from cluster.master.refusal import CircularError
 from cluster.master.session import Session
-from cluster.model import Cpv, Plan
+from cluster.model import Plan
 from cluster.node import stage
 from cluster.node.installed import write_installed
 
@@ -99,9 +100,9 @@ def over(session: Session, plan: Plan) -> Session:
     return replace(session, repositories=plan.repositories)
 
 
-def past_seconds(session: Session) -> dict[Cpv, float]:
-    """The build times on record for the target, the latest build last: to ask makes no journal."""
-    return Journal(session.journal).seconds(session.target.name) if session.journal.exists() else {}
+def past_builds(session: Session) -> tuple[Build, ...]:
+    """The builds on record for the target, the latest last: to ask makes no journal."""
+    return Journal(session.journal).builds(session.target.name) if session.journal.exists() else ()
 
 
 def _built_with(session: Session) -> fingerprint.Parts:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cluster.master.estimate import Estimate, estimates
+from cluster.master.estimate import Estimate, forecast
 from cluster.master.graph import components
+from cluster.master.history import Build
 from cluster.model import Cpv, Kind, Package, Plan
 
 
@@ -82,9 +83,9 @@ class Shape:
         return self.work_s / self.critical_s if self.critical_s else 1.0
 
 
-def shape(plan: Plan, past: Mapping[Cpv, float]) -> Shape:
+def shape(plan: Plan, past: Iterable[Build]) -> Shape:
     """The shape of `plan`, its times estimated from `past`. Linear in packages, dependencies and `requires`."""
-    expected = estimates((package.cpv for package in plan.packages), past)
+    expected = forecast({package.cpv: package.source_bytes for package in plan.packages}, past)
     edges = _edges(plan)
     numbers, circles = _components(plan, edges)
     level = levels(plan)

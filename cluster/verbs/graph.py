@@ -40,7 +40,7 @@ def graph(
     chosen = format or (formats.by_suffix(output) if output else None)
     session = open_one(what, common)
     made = plan_of(session, atoms, keep_going)
-    found = shapes.shape(made, planning.past_seconds(session))
+    found = shapes.shape(made, planning.past_builds(session))
     drawn = formats.render(found, chosen, answers.title(made.packages, made.target)) if chosen else ""
     if output is not None:
         formats.write(output, drawn)
@@ -92,7 +92,7 @@ def impact(
     what, common = what or What(), common or Common()
     session = open_one(what, common)
     made, cpv = _asked(package, atoms, session, keep_going)
-    answer = find_impact(made, cpv, planning.past_seconds(session))
+    answer = find_impact(made, cpv, planning.past_builds(session))
     if common.json:
         print_json({**answers.impact_json(answer), **beside(made, keep_going)})
     else:
