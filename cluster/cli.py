@@ -20,6 +20,7 @@ from cluster.options import Common, print_json
 _GROUPS = {
     "stage": "Stages: the root file systems that nodes boot.",
     "binhost": "The directory of finished binary packages.",
+    "history": "Past builds, and what is expected of the next ones.",
     "bench": "Measure what emulation costs, and what each of our levers brings.",
     "tree": "The ebuild repositories of the configuration.",
 }
@@ -30,6 +31,7 @@ _VERBS = {
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),
+    "history": ("history_show", "history_errors", "history_export", "history_import"),
     "bench": ("bench_emulation", "bench_process", "bench_node", "bench_plan", "bench_size"),
 }
 """The functions of each module of `cluster.verbs`."""

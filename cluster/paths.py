@@ -60,6 +60,11 @@ class Directories:
         return self.state / "logs"
 
     @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.state / "journal.sqlite"
+
+    @property
     def distfiles(self) -> Path:
         """Checked source archives."""
         return self.cache / "distfiles"

@@ -6,20 +6,18 @@ import re
 import time
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from cluster import widetable
 from cluster.master.trees import Status
 
 _SHORT = 12  # digits of a commit
-_WIDEST = 1000  # columns
 
 
 def status(console: Console, found: Sequence[Status]) -> None:
     """A table of the trees and their state."""
-    table = _table("name", "kind", "revision", "pinned", "last sync")
+    table = widetable.table("name", "kind", "revision", "pinned", "last sync")
     for name in ("ebuilds", "fresh", "stale", "missing"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("directory", no_wrap=True)
@@ -29,12 +27,12 @@ def status(console: Console, found: Sequence[Status]) -> None:
         pinned = "yes" if one.tree.commit else ""
         row = (one.tree.name, one.tree.sync, _revision(one), pinned, _when(one), *map(str, counts))
         table.add_row(*map(escape, (*row, str(one.tree.location))))
-    _print(console, table)
+    widetable.show(console, table)
 
 
 def synced(console: Console, found: Sequence[Status]) -> None:
     """A table of what a sync did."""
-    table = _table("name", "kind", "revision")
+    table = widetable.table("name", "kind", "revision")
     for name in ("sync s", "ebuilds", "generated", "broken", "metadata s"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
@@ -43,20 +41,7 @@ def synced(console: Console, found: Sequence[Status]) -> None:
         seconds = f"{one.metadata_seconds:.1f}" if metadata else ""
         row = (one.tree.name, one.tree.sync, _revision(one), f"{one.seconds:.1f}", *map(str, counts), seconds)
         table.add_row(*map(escape, row))
-    _print(console, table)
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    return table
-
-
-def _print(console: Console, table: Table) -> None:
-    # A narrow terminal wraps the lines; rich would cut the names.
-    table.width = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
-    console.print(table, soft_wrap=True)
+    widetable.show(console, table)
 
 
 def _revision(one: Status) -> str:

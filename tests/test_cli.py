@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from factories import package, plan
+from factories import package, past, plan
 from repos import write_repository
 
 from cluster import cli, paths
@@ -757,3 +757,57 @@ def test_what_is_wrong_with_a_variant(cluster: Cluster, varied: list[str], words
     ended = cluster(words[0], "app/editor", *words[1:], *varied)
     assert ended.code == 1
     assert told in ended.err
+
+
+# Past builds.
+
+
+def test_history_goes_out_and_comes_in_elsewhere_once(cluster: Cluster, tmp_path: Path) -> None:
+    here, there = ["--state", tmp_path / "here"], ["--state", tmp_path / "there"]
+    builds = past("c/zlib-1.3", 10.0, 50.0, cpu_s=20.0, jobs=2) + past("c/sed-4", 7.0, target="arm", memory_mib=256.5)
+    journal.Journal(tmp_path / "here/journal.sqlite").add(builds)
+    file = tmp_path / "past.csv.xz"
+    assert "3 builds written to" in cluster("history", "export", file, *here).out
+    assert cluster("history", "import", file, *there, "--json").json == {"added": 3, "known": 0}
+    assert cluster("history", "import", file, *there).out == "0 builds added, 3 were on record already\n"
+    assert cluster("history", "show", "--json", *there).json == cluster("history", "show", "--json", *here).json
+
+
+def test_history_says_what_the_builds_of_a_version_come_to(cluster: Cluster, tmp_path: Path) -> None:
+    state = ["--state", tmp_path]
+    builds = past("c/zlib-1.3", 10.0, 50.0, 40.0, cpu_s=20.0) + past("c/sed-4", 7.0, target="arm", memory_mib=256.5)
+    journal.Journal(tmp_path / "journal.sqlite").add(builds + past("chat/irc-1nb2", 1.0))
+    said = cluster("history", "show", ">=zlib-1", "--json", *state).json
+    (zlib,), (surprise,) = said["packages"], said["surprises"]
+    assert (zlib["cpv"], zlib["builds"], zlib["seconds"], zlib["spread"]) == ("c/zlib-1.3", 3, 45.0, 1.25)
+    assert (surprise["seconds"], surprise["expected_s"]) == (50.0, 10.0)
+    ended = cluster("history", "show", *state)
+    assert "c/zlib-1.3 (arm64) took 50 s on 1970-01-01" in ended.out
+    assert "not the 10 s that were expected: the estimate starts anew" in ended.out
+    shown = [line.split()[0] for line in ended.out.splitlines()[3:6]]
+    assert shown == ["c/sed-4", "c/zlib-1.3", "chat/irc-1nb2"]
+    only = cluster("history", "show", "irc", "c/sed", "--json", *state).json["packages"]
+    assert [(one["cpv"], one["memory_mib"]) for one in only] == [("c/sed-4", 256.5), ("chat/irc-1nb2", None)]
+    assert len(cluster("history", "show", "--target", "arm", "--json", *state).json["packages"]) == 1
+
+
+def test_history_of_elsewhere_needs_a_target(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "past.csv"
+    file.write_text("cpv,ended,verdict,seconds\nc/zlib-1.3,7,built,2.5\n")
+    state = ["--state", tmp_path / "state"]
+    assert "name it with --target" in cluster("history", "import", file, *state).complaint
+    assert "unknown target 'vax'" in cluster("history", "import", file, "--target", "vax", *state).complaint
+    assert not (tmp_path / "state").exists()
+    assert cluster("history", "import", file, "--target", "arm64", *state).code == 0
+    assert "nothing was never built" in cluster("history", "show", "nothing", *state).complaint
+    assert "'=nothing' is not a package" in cluster("history", "show", "=nothing", *state).complaint
+
+
+def test_history_says_how_good_estimates_are(cluster: Cluster, tmp_path: Path) -> None:
+    state = ["--state", tmp_path]
+    assert cluster("history", "errors", "--json", *state).json == []
+    journal.Journal(tmp_path / "journal.sqlite").add(past("c/zlib-1.3", 10.0, 15.0) + past("c/zlib-1.4", 10.0))
+    built, version = cluster("history", "errors", "--json", *state).json
+    assert built == {"basis": "built", "versions": 1, "median": 1.5, "ninth": 1.5}
+    assert (version["basis"], version["versions"], version["median"]) == ("version", 2, 1.375)
+    assert "built" in cluster("history", "errors", *state).out

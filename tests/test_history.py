@@ -72,7 +72,7 @@ def test_courses_are_of_what_was_built_in_the_order_of_the_last_builds() -> None
 
 def test_surprises_of_all_packages_come_in_the_order_of_time() -> None:
     builds = past("c/x-1", 5.0, 50.0, ended=100.0) + past("c/y-1", 5.0, 50.0, ended=50.0)
-    assert [one.build.cpv for one in surprises(builds)] == ["c/y-1", "c/x-1"]
+    assert [one.build.cpv for one in surprises(courses(builds).values())] == ["c/y-1", "c/x-1"]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
 from itertools import takewhile
-from statistics import linear_regression, median
+from statistics import linear_regression, median, quantiles
 from types import MappingProxyType
 
 from cluster.master.gpkg import compare_versions, package_name
-from cluster.master.history import Build, Course, course, courses
+from cluster.master.history import Build, Course, by_target, course, courses
 from cluster.model import Cpv, Verdict
 
 UNKNOWN_S = 60.0
@@ -235,6 +235,33 @@ def _known_median(values: Iterable[float | None]) -> float | None:
 
 
 # How good they are.
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """By what factor the estimates of one basis are off, too high or too low."""
+
+    basis: Basis
+    versions: int
+    """How many were estimated."""
+    median: float
+    ninth: float
+    """The factor that nine of ten stay below."""
+
+
+def qualities(builds: Iterable[Build]) -> list[Quality]:
+    """How good each basis is over `builds` of any targets, each target by itself; without those that estimate none."""
+    found: dict[Basis, list[float]] = {basis: [] for basis in Basis}
+    for own in by_target(builds).values():
+        for basis, factors in errors(own).items():
+            found[basis] += factors
+    return [
+        Quality(basis, len(factors), median(factors), _ninth(factors)) for basis, factors in found.items() if factors
+    ]
+
+
+def _ninth(values: Sequence[float]) -> float:
+    return quantiles(values, n=10, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
 def errors(builds: Iterable[Build]) -> dict[Basis, list[float]]:

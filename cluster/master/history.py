@@ -10,6 +10,8 @@ from cluster.model import Cpv, Verdict
 
 CHANGED = 2.0
 """A build that takes more than this many times what is expected, or less than that part of it, is of something else."""
+RAN = (Verdict.BUILT, Verdict.FAILED, Verdict.LOST)
+"""How a build can end that ran on a node."""
 _WEIGHT = 0.5  # of the latest build
 
 
@@ -22,7 +24,7 @@ class Build:
     ended: float
     """Seconds since the epoch."""
     verdict: Verdict
-    """BUILT, FAILED or LOST."""
+    """One of RAN."""
     seconds: float
     """From the fetching of its sources to the admission of its binpkg."""
     cpu_s: float | None = None
@@ -140,6 +142,14 @@ def _smoothed(values: Iterable[float | None]) -> float | None:
     return found
 
 
+def by_target(builds: Iterable[Build]) -> dict[str, list[Build]]:
+    """`builds` in their order, those of each target apart."""
+    found: dict[str, list[Build]] = {}
+    for build in builds:
+        found.setdefault(build.target, []).append(build)
+    return found
+
+
 def courses(builds: Iterable[Build]) -> dict[Cpv, Course]:
     """The course of each version that was ever built, the one that was built last comes last.
 
@@ -153,7 +163,6 @@ def courses(builds: Iterable[Build]) -> dict[Cpv, Course]:
     return {cpv: course(found) for cpv, found in by_version.items()}
 
 
-def surprises(builds: Iterable[Build]) -> list[Surprise]:
-    """Every surprise of `builds` of one target, the latest last."""
-    found = [surprise for each in courses(builds).values() for surprise in each.surprises]
-    return sorted(found, key=lambda surprise: surprise.build.ended)
+def surprises(found: Iterable[Course]) -> list[Surprise]:
+    """Every surprise of these courses, the latest last."""
+    return sorted((one for each in found for one in each.surprises), key=lambda surprise: surprise.build.ended)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import MachineError
-from cluster.master.history import Build, courses
+from cluster.master.history import RAN, Build, courses
 from cluster.model import Cpv, Outcome, Verdict
 
 _VERSIONS = (
@@ -45,7 +45,6 @@ ALTER TABLE outcome ADD source_bytes INTEGER;
 """,
 )
 """What makes the schema of one version out of that of the version before; `PRAGMA user_version` counts them."""
-_RAN = (Verdict.BUILT, Verdict.FAILED, Verdict.LOST)
 _BUSY_S = 30.0
 
 
@@ -131,11 +130,11 @@ class Journal:
         """Every build for `target`, or for all targets, that ran on a node; the latest last."""
         names = ", ".join(field.name for field in fields(Build))
         query = (
-            f"SELECT {names} FROM outcome WHERE verdict IN ({', '.join('?' * len(_RAN))}) "
+            f"SELECT {names} FROM outcome WHERE verdict IN ({', '.join('?' * len(RAN))}) "
             "AND (? IS NULL OR target = ?) ORDER BY ended, id"
         )
         with self._connect() as connection:
-            rows = connection.execute(query, (*_RAN, target, target))
+            rows = connection.execute(query, (*RAN, target, target))
             return tuple(_build(dict(zip(names.split(", "), row, strict=True))) for row in rows)
 
     def seconds(self, target: str) -> dict[Cpv, float]:

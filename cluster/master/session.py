@@ -55,4 +55,4 @@ class Session:
     @property
     def journal(self) -> Path:
         """The journal's file."""
-        return self.directories.state / "journal.sqlite"
+        return self.directories.journal

@@ -10,6 +10,8 @@ from cluster.master import portagelib
 from cluster.master.gpkg import package_name
 from cluster.model import Cpv, Plan
 
+_FORMS = "write NAME, CATEGORY/NAME or =CATEGORY/NAME-VERSION"
+
 
 def find(plan: Plan, name: str) -> Cpv:
     """The one package that `name` means, an atom or a name without its category.
@@ -17,7 +19,7 @@ def find(plan: Plan, name: str) -> Cpv:
     It is one that the plan builds, or one of the stage that they need. Raises InputError.
     """
     if not portagelib.valid_atom(name):
-        raise InputError(f"{name!r} is not a package", "write NAME, CATEGORY/NAME or =CATEGORY/NAME-VERSION")
+        raise InputError(f"{name!r} is not a package", _FORMS)
     slots = _slots(plan)
     found = portagelib.matching(name, slots)
     # The plan's own come first: of what it replaces the stage's version is still there to be needed.
@@ -30,6 +32,25 @@ def find(plan: Plan, name: str) -> Cpv:
     if len(found) > 1:
         raise InputError(f"{name} may be {' or '.join(found)}", f"name one, as ={found[0]}")
     return Cpv(found[0])
+
+
+def among(names: Iterable[str], cpvs: Iterable[Cpv]) -> set[Cpv]:
+    """Those of `cpvs` that one of `names` means, atoms or names without a category. Raises InputError.
+
+    A cpv whose version is none of Gentoo's has only its name, with or without its category.
+    """
+    slots = {str(cpv): "" for cpv in cpvs if package_name(cpv)}
+    foreign = {cpv: cpv.rpartition("-")[0] for cpv in cpvs if cpv not in slots}
+    found: set[Cpv] = set()
+    for name in names:
+        if not portagelib.valid_atom(name):
+            raise InputError(f"{name!r} is not a package", _FORMS)
+        meant = {Cpv(cpv) for cpv in portagelib.matching(name, slots)}
+        meant |= {cpv for cpv, full in foreign.items() if name in (full, full.partition("/")[2])}
+        if not meant:
+            raise InputError(f"{name} was never built", "`cluster history show` lists what was")
+        found |= meant
+    return found
 
 
 def _slots(plan: Plan) -> dict[str, str]:
