@@ -40,6 +40,7 @@ class Build(_Section):
     nodes: _Positive
     attempts: _Positive
     jobs: _Positive
+    apart: list[list[str]]
     test: bool
     make_conf: str
 

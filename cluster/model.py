@@ -211,7 +211,7 @@ class Usage:
     """What a job took of its host; what was not measured is None."""
 
     cpu_s: float | None = None
-    """CPU seconds of the node's emulator."""
+    """CPU seconds of the node's emulator, and the seconds of its compiles on the host."""
     memory_mib: float | None = None
     """The most of the host's memory that the node's emulator had at once."""
     disk_mib: float | None = None
@@ -225,6 +225,8 @@ class Job:
     package: Package
     attempt: int
     """Counts from 1; more than 1 after a lost node."""
+    jobs: int | None = None
+    """make's -j; None for that of the configuration."""
 
 
 class Verdict(enum.StrEnum):

@@ -79,13 +79,26 @@ def directories(state: Path | None = None) -> Directories:
     )
 
 
+def free_mib(directory: Path) -> int:
+    """MiB free on the file system of `directory`, which is made."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return shutil.disk_usage(directory).free >> 20
+
+
+def is_memory(directory: Path) -> bool:
+    """Whether files in `directory`, which is there, take memory: a tmpfs (proc(5), mountinfo)."""
+    device = directory.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return any(mount[2] == number and mount[mount.index("-") + 1] == "tmpfs" for mount in mounts)
+
+
 def require_space(directory: Path, need_mib: int, purpose: str) -> None:
     """Raise MachineError unless the file system of `directory` has `need_mib` MiB free."""
-    directory.mkdir(parents=True, exist_ok=True)
-    free_mib = shutil.disk_usage(directory).free >> 20
-    if free_mib < need_mib:
+    free = free_mib(directory)
+    if free < need_mib:
         raise MachineError(
-            f"{directory} has {free_mib} MiB free and {purpose} needs {need_mib} MiB",
+            f"{directory} has {free} MiB free and {purpose} needs {need_mib} MiB",
             "free some space or name another directory with --state, --binhost or XDG_CACHE_HOME",
         )
 

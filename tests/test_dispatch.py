@@ -11,11 +11,15 @@ import pytest
 from factories import package, plan
 
 from cluster.master import dispatch
+from cluster.master.estimate import Basis, Estimate
+from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
-from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
+from cluster.master.schedule.tasks import Tasks
+from cluster.model import Action, Job, Outcome, Package, Plan, Verdict
 
 A, B, C, D = (f"cat/{name}-1" for name in "abcd")
 TWO = ("node-1", "node-2")
+COMPILES = dispatch.Compiles(jobs=2, most_jobs=4, slots=4)
 _PATIENCE_S = 20.0  # never reached when the tests pass
 
 
@@ -27,6 +31,10 @@ class FakeEngine:
     jobs: list[tuple[str, int]] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     """Nodes that were given two jobs at once."""
+    makes: dict[str, int | None] = field(default_factory=dict)
+    """make's -j of each package."""
+    shares: list[dict[str, int]] = field(default_factory=list)
+    """What each node was given of the compile slots, from time to time."""
     stops: int = 0
 
     def __post_init__(self) -> None:
@@ -38,6 +46,7 @@ class FakeEngine:
         cpv = job.package.cpv
         with self._lock:
             self.jobs.append((cpv, job.attempt))
+            self.makes[cpv] = job.jobs
             if node in self._busy:
                 self.shared.append(node)
             self._busy.add(node)
@@ -53,6 +62,9 @@ class FakeEngine:
             raise end
         assert isinstance(end, Verdict)
         return Outcome(cpv, end, node=node, attempt=job.attempt, reason="" if end is Verdict.BUILT else "it broke")
+
+    def share(self, slots: Mapping[str, int]) -> None:
+        self.shares.append(dict(slots))
 
     def stop(self) -> None:
         self.stops += 1
@@ -83,6 +95,12 @@ class FakeProgress:
         pass
 
 
+def todo(what: Plan, past: Mapping[str, float] | None = None, **estimate: float) -> Tasks:
+    """The tasks of `what`, with the seconds in `past` or ten."""
+    seconds = {cpv.cpv: (past or {}).get(cpv.cpv, 10.0) for cpv in what.packages}
+    return tasks_of(what, {cpv: Estimate(one, Basis.BUILT, **estimate) for cpv, one in seconds.items()})
+
+
 def run(
     what: Plan,
     engine: FakeEngine,
@@ -98,7 +116,8 @@ def run(
         engine,
         [Host("here", nodes)],
         attempts=attempts,
-        past_seconds={Cpv(cpv): seconds for cpv, seconds in (past or {}).items()},
+        todo=todo(what, past or {}),
+        compiles=COMPILES,
         progress=progress,
         record=recorded.append,
     )
@@ -195,7 +214,8 @@ def test_a_journal_that_cannot_be_written_stops_the_engine() -> None:
             engine,
             [Host("here", TWO)],
             attempts=1,
-            past_seconds={},
+            todo=todo(plan(package(A), package(B))),
+            compiles=COMPILES,
             progress=FakeProgress(),
             record=full,
         )
@@ -228,7 +248,8 @@ def test_a_package_to_check_is_settled_when_what_it_requires_is_there(
         engine,
         [Host("here", TWO)],
         attempts=1,
-        past_seconds={},
+        todo=todo(made),
+        compiles=COMPILES,
         progress=FakeProgress(),
         record=lambda outcome: None,
         settle=settle,
@@ -236,3 +257,20 @@ def test_a_package_to_check_is_settled_when_what_it_requires_is_there(
     assert asked == [(B, [A])]
     assert [cpv for cpv, _ in engine.jobs] == jobs
     assert [outcome.verdict for outcome in outcomes] == verdicts
+
+
+def test_jobs_and_slots_are_by_what_packages_kept_busy() -> None:
+    made = plan(package(A), package(B))
+    engine = FakeEngine()
+    dispatch.run(
+        made,
+        engine,
+        [Host("here", TWO)],
+        attempts=1,
+        todo=todo(made, {A: 99.0}, parallelism=1.4),
+        compiles=COMPILES,
+        progress=FakeProgress(),
+        record=lambda outcome: None,
+    )
+    assert engine.shares[0] == {"node-1": 2, "node-2": 2}
+    assert engine.makes == {A: 2, B: 2}

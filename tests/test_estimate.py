@@ -9,7 +9,7 @@ from factories import past
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.master.estimate import UNKNOWN_S, Basis, Estimate, duration, errors, estimates, forecast
+from cluster.master.estimate import UNKNOWN_S, Basis, Estimate, duration, errors, forecast
 from cluster.master.history import Build
 from cluster.model import Cpv, Verdict
 
@@ -114,15 +114,6 @@ def test_each_basis_is_asked_about_what_it_does_not_know() -> None:
     assert found[Basis.VERSION] == pytest.approx([3.0, 4.0])  # 15 for 5; 5 for 20
     assert found[Basis.SIZE] == []
     assert len(found[Basis.CATEGORY]) == len(found[Basis.ASSUMED]) == 5
-
-
-def test_seconds_alone_are_a_past_too() -> None:
-    found = estimates([ZLIB, Cpv("c/png-2"), SED], {ZLIB: 10.0, PNG: 20.0})
-    assert found == {
-        ZLIB: Estimate(10.0, Basis.BUILT),
-        Cpv("c/png-2"): Estimate(20.0, Basis.VERSION),
-        SED: Estimate(15.0, Basis.ASSUMED),
-    }
 
 
 @pytest.mark.parametrize(

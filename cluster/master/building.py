@@ -11,11 +11,11 @@ from dataclasses import replace
 from cluster import paths
 from cluster.errors import InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import bootstrap, dispatch, engines, equipment, judge, runs
+from cluster.master import bootstrap, dispatch, engines, equipment, expected, judge, runs
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.tasks import Tasks
 from cluster.master.session import Session
 from cluster.model import Action, Outcome, Package, Plan, Result, Verdict
 from cluster.node import verify
@@ -71,9 +71,10 @@ def _build(
         outcomes = dispatch.run(
             plan,
             engine,
-            (Host("this machine", tuple(f"node-{number}" for number in range(1, count + 1))),),
+            (equipment.this_machine(session, count),),
             attempts=session.config.build.attempts,
-            past_seconds=journal.seconds(session.target.name),
+            todo=_tasks(session, plan, journal),
+            compiles=equipment.compiles_of(session),
             progress=reporter,
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
@@ -81,6 +82,17 @@ def _build(
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)
     return Result(plan, outcomes, round(time.monotonic() - start, 2), session.binhost)
+
+
+def _tasks(session: Session, plan: Plan, journal: Journal) -> Tasks:
+    """What `plan` builds, with what that took before."""
+    node = expected.Node(
+        memory_mib=session.config.node.memory_mib,
+        disk_mib=_BUILD_MIB,
+        disk_is_memory=paths.is_memory(session.directories.state),
+    )
+    estimates = expected.estimates(plan, journal.builds(session.target.name))
+    return expected.tasks_of(plan, estimates, node, apart=session.config.build.apart)
 
 
 def _taken(binhost: binhosts.Binhost, plan: Plan) -> Plan:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from cluster.master import graph
 from cluster.master.engines import Engine
-from cluster.master.estimate import estimates
 from cluster.master.progress import Progress
-from cluster.master.schedule import core, events, lookahead, tasks
+from cluster.master.schedule import core, events, lookahead, slots
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import Ranking, State, ranked
+from cluster.master.schedule.tasks import Tasks
 from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
@@ -30,22 +29,22 @@ def run(
     hosts: Iterable[Host],
     *,
     attempts: int,
-    past_seconds: Mapping[Cpv, float],
+    todo: Tasks,
+    compiles: Compiles,
     progress: Progress,
     record: Callable[[Outcome], None],
     settle: Callable[[Package], str] = lambda package: "",
 ) -> tuple[Outcome, ...]:
-    """Build what `plan` says on `hosts`; returns one outcome for each of its packages.
+    """Build what `plan` says, which is `todo`, on `hosts`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. When it is interrupted it stops the engine.
     """
     hosts = tuple(hosts)
-    todo = tasks_of(plan, past_seconds)
     state = core.start(todo, hosts, ranked(Earliest(), todo), attempts)
     with ThreadPoolExecutor(max_workers=1 + sum(len(host.nodes) for host in hosts)) as pool:
-        loop = _Loop(plan, engine, pool, state, progress, record, settle)
+        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle)
         try:
             return loop.outcomes_in_the_end()
         except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
@@ -53,15 +52,16 @@ def run(
             raise
 
 
-def tasks_of(plan: Plan, past_seconds: Mapping[Cpv, float]) -> tasks.Tasks:
-    """What `plan` builds, with what it is expected to take."""
-    built = replace(plan, packages=plan.to_build)
-    expected = estimates((package.cpv for package in plan.packages), past_seconds)
-    needs = graph.dependency_graph(built)
-    return tasks.of(
-        tasks.Task(package.cpv, expected[package.cpv].seconds, tuple(needs.predecessors(package.cpv)))
-        for package in built.packages
-    )
+@dataclass(frozen=True, slots=True)
+class Compiles:
+    """How many compiles there may be at once."""
+
+    jobs: int
+    """make's -j in the node of a package of which nothing is known."""
+    most_jobs: int
+    """And of any."""
+    slots: int
+    """On the host, for all nodes together."""
 
 
 @dataclass(slots=True)
@@ -70,11 +70,13 @@ class _Loop:
     engine: Engine
     pool: ThreadPoolExecutor
     state: State
+    compiles: Compiles
     progress: Progress
     record: Callable[[Outcome], None]
     settle: Callable[[Package], str]
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
+    shares: Mapping[str, int] = field(default_factory=dict)
     packages: dict[Cpv, Package] = field(init=False)
     outcomes: dict[Cpv, Outcome] = field(init=False)
     results: queue.SimpleQueue[Outcome | Ranking | BaseException] = field(default_factory=queue.SimpleQueue)
@@ -118,6 +120,7 @@ class _Loop:
     def _step(self, event: events.Event) -> None:
         self.wake = math.inf
         self.state, actions = core.schedule(self.state, event)
+        self._share()
         for action in actions:
             self._act(action)
 
@@ -140,9 +143,21 @@ class _Loop:
                 self.results.put(Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT))
                 return
             package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
-        job = Job(package, attempt)
+        job = Job(package, attempt, self._jobs(package.cpv))
         self.progress.dispatched(job, node)
         self._submit(self.engine.run, job, node, lambda phase: self.progress.entered(node, phase))
+
+    def _jobs(self, cpv: Cpv) -> int:
+        task = self.state.tasks.all[self.state.tasks.places[cpv]]
+        return slots.jobs(task.parallelism, self.compiles.jobs, self.compiles.most_jobs)
+
+    def _share(self) -> None:
+        """Tell the engine who is to have how many compile slots."""
+        running = (self.state.tasks.all[place].cpv for place in self.state.running)
+        shares = slots.shares(self.state, self.compiles.slots, {cpv: self._jobs(cpv) for cpv in running})
+        if shares != self.shares:
+            self.shares = shares
+            self.engine.share(shares)
 
     def _finish(self, outcome: Outcome) -> None:
         self.outcomes[outcome.cpv] = outcome

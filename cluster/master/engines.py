@@ -47,6 +47,10 @@ class Engine(Protocol):
         """Run `job` on `node` to its outcome, telling `entered` of each phase."""
         ...
 
+    def share(self, slots: Mapping[str, int]) -> None:
+        """How many of the compile slots each node has from now on, where all want more than there are."""
+        ...
+
     def stop(self) -> None:
         """End all that runs, so that `run` returns soon."""
         ...
@@ -86,6 +90,7 @@ class LocalEngine:
         """Fetch, build in a fresh node, admit."""
         start = time.monotonic()
         package = job.package
+        settings = self.settings if job.jobs is None else replace(self.settings, jobs=job.jobs)
         log = self.logs / package.category / f"{package.pf}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -99,8 +104,8 @@ class LocalEngine:
                 attempt=job.attempt,
                 phases=built.phases if built else (),
                 seconds=round(time.monotonic() - start, 2),
-                usage=built.usage if built else Usage(),
-                jobs=self.settings.jobs,
+                usage=_with_compiles(built.usage, tally) if built else Usage(),
+                jobs=settings.jobs,
                 source_bytes=package.source_bytes,
                 compiles=distcc.count(built.distcc_log if built else "") + _counted(tally),
                 log=log,
@@ -113,7 +118,7 @@ class LocalEngine:
             for distfile in package.distfiles:
                 distfiles.fetch(distfile, self.distdir, self.providers)
             with self.live.node_directory(node) as directory:
-                built, tally = self._build(package, directory, log, entered)
+                built, tally = self._build(package, settings, directory, log, entered)
                 _conclude(log, built, distcc.count(built.distcc_log) + _counted(tally), tally)
                 if tally.differing:
                     return ended(Verdict.FAILED, _audit_failure(tally), built)
@@ -129,11 +134,18 @@ class LocalEngine:
         except ClusterError as error:  # this machine's fault: no disk space, a missing program
             return ended(Verdict.LOST, str(error))
 
+    def share(self, slots: Mapping[str, int]) -> None:
+        """How many of the compile server's slots each node has."""
+        if self.compiler is not None:
+            self.compiler.server.share(slots)
+
     def stop(self) -> None:
         """End the nodes."""
         self.live.stop()
 
-    def _build(self, package: Package, directory: Path, log: Path, entered: Entered) -> tuple[builds.Built, Tally]:
+    def _build(
+        self, package: Package, settings: Settings, directory: Path, log: Path, entered: Entered
+    ) -> tuple[builds.Built, Tally]:
         with log.open("wb", buffering=0) as stream, ExitStack() as stack:
             entered("prerequisites")
             package, binpkgs, index = self._prerequisites(package)
@@ -150,13 +162,13 @@ class LocalEngine:
                 if self.compiler.pilot is not None:
                     # A package is not to fail, nor a node to be lost, for want of a pilot.
                     with suppress(ClusterError):
-                        flight = self._ahead(self.compiler, package, materials, root, directory, log)
+                        flight = self._ahead(self.compiler, package, settings, materials, root, directory, log)
                         ahead = stack.enter_context(flight)
-                access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles"))
+                access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles", directory.name))
                 materials = replace(materials, compile=access)
             built = builds.build(
                 package,
-                self.settings,
+                settings,
                 self.hardware,
                 self.limits,
                 directory=directory,
@@ -181,17 +193,24 @@ class LocalEngine:
 
     @contextmanager
     def _ahead(
-        self, compiler: HostCompiler, package: Package, materials: Materials, root: Root, directory: Path, log: Path
+        self,
+        compiler: HostCompiler,
+        package: Package,
+        settings: Settings,
+        materials: Materials,
+        root: Root,
+        directory: Path,
+        log: Path,
     ) -> Iterator[Tally]:
         """Let a pilot build `package` too; what the compile server did for it."""
         assert compiler.pilot is not None
         place = directory / "pilot"
         place.mkdir()
-        with compiler.ahead(root, place / "compiles") as (access, tally):
+        with compiler.ahead(root, place / "compiles", directory.name) as (access, tally):
             flight = pilot.flying(
                 compiler.pilot,
                 package,
-                self.settings,
+                settings,
                 replace(materials, compile=access),
                 root.directory,
                 self.provides,
@@ -218,6 +237,10 @@ class LocalEngine:
         except Unfit as error:
             output(f"The node installs the prerequisites with emerge: {error}\n".encode())
             return None
+
+
+def _with_compiles(usage: Usage, tally: Tally) -> Usage:
+    return usage if usage.cpu_s is None else replace(usage, cpu_s=round(usage.cpu_s + tally.seconds, 2))
 
 
 def _counted(tally: Tally) -> Compiles:

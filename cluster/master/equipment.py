@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from cluster import target
+from cluster import paths, target
 from cluster.errors import ClusterError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import distcc, distfiles, engines, hostcompiler, runs
+from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, runs
 from cluster.master.progress import Reporter
+from cluster.master.schedule.hosts import Host
 from cluster.master.session import Session
 from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, warm
 from cluster.node.build import Limits
@@ -58,6 +59,20 @@ def warmed(session: Session, hardware: Hardware, reporter: Reporter) -> Hardware
     except ClusterError as error:
         reporter.warn(f"nodes are booted one by one, there is no warm one to start from: {error}")
         return hardware
+
+
+def this_machine(session: Session, nodes: int) -> Host:
+    """This machine as a host of `nodes` nodes, with the memory and disk that it has left now."""
+    names = tuple(f"node-{number}" for number in range(1, nodes + 1))
+    disk_mib = paths.free_mib(session.directories.state)
+    return Host("this machine", names, memory_mib=qemu.available_mib(), disk_mib=disk_mib)
+
+
+def compiles_of(session: Session) -> dispatch.Compiles:
+    """How many compiles there may be at once: what a node's compilers could use, and what the host has for all."""
+    build, compile = session.config.build, session.config.compile
+    most = max(build.jobs, compile.slots if compile.enabled else session.config.node.cpus)
+    return dispatch.Compiles(build.jobs, most, compile.slots)
 
 
 def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:

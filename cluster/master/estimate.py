@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from cluster.master.gpkg import compare_versions, package_name
 from cluster.master.history import Build, Course, by_target, course, courses
-from cluster.model import Cpv, Verdict
+from cluster.model import Cpv
 
 UNKNOWN_S = 60.0
 """Seconds assumed where nothing was ever built; two thirds of real packages take less."""
@@ -291,12 +291,6 @@ def _without(own: Course, learnt: Past) -> Past:
         {name: [other for other in learnt.versions[name] if other is not own]},
         _like(each[-1] for other, each in learnt.versions.items() if other != name),
     )
-
-
-def estimates(cpvs: Iterable[Cpv], seconds: Mapping[Cpv, float]) -> dict[Cpv, Estimate]:
-    """As `forecast`, from nothing but the latest build times, the latest build last."""
-    builds = [Build("", cpv, number, Verdict.BUILT, took) for number, (cpv, took) in enumerate(seconds.items())]
-    return forecast(dict.fromkeys(cpvs), builds)
 
 
 def duration(seconds: float) -> str:

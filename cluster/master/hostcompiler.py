@@ -70,16 +70,20 @@ class HostCompiler:
     pilot: pilot.Kit | None
 
     @contextmanager
-    def job(self, root: sysroot.Root, directory: Path) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
-        """Serve one job over `root`; its files go to the new `directory`."""
-        with self.server.job(root, directory) as (token, job):
+    def job(
+        self, root: sysroot.Root, directory: Path, node: str
+    ) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
+        """Serve the job of `node` over `root`; its files go to the new `directory`."""
+        with self.server.job(root, directory, name=node) as (token, job):
             # The host's loopback in QEMU's user network.
             yield CompileAccess(f"10.0.2.2:{self.server.port}", token), job.tally
 
     @contextmanager
-    def ahead(self, root: sysroot.Root, directory: Path) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
+    def ahead(
+        self, root: sysroot.Root, directory: Path, node: str
+    ) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
         """Serve the pilot of a job likewise."""
-        with self.server.job(root, directory, audited=False) as (token, job):
+        with self.server.job(root, directory, name=node, audited=False) as (token, job):
             yield pilot.access(token), job.tally
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import MachineError
-from cluster.master.history import RAN, Build, courses
-from cluster.model import Cpv, Outcome, Verdict
+from cluster.master.history import RAN, Build
+from cluster.model import Outcome, Verdict
 
 _VERSIONS = (
     """
@@ -136,10 +136,6 @@ class Journal:
         with self._connect() as connection:
             rows = connection.execute(query, (*RAN, target, target))
             return tuple(_build(dict(zip(names.split(", "), row, strict=True))) for row in rows)
-
-    def seconds(self, target: str) -> dict[Cpv, float]:
-        """The latest build time of every package that was ever built for `target`, the latest build last."""
-        return {cpv: course.last.seconds for cpv, course in courses(self.builds(target)).items()}
 
 
 def _version(connection: sqlite3.Connection) -> int:

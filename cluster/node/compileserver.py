@@ -17,8 +17,9 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ from cluster.node.commandline import ENVIRONMENT_PASSED, Refusal, parse
 from cluster.node.compilecache import CompileCache, Compiled, Product, key
 from cluster.node.compileinputs import Inputs, Needs, Sealed, inputs
 from cluster.node.sysroot import Root
+from cluster.node.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class Tally:
 
     compiled: int = 0
     cached: int = 0
+    seconds: float = 0.0
+    """Of its compilers, added up; on a full machine that is more than the CPU time that they had."""
     refused: Counter[str] = field(default_factory=Counter)
     """By reason."""
     received: int = 0
@@ -105,7 +109,8 @@ class Link:
 class Job:
     """What the server keeps for one job: its root, its build tree, its tally."""
 
-    def __init__(self, root: Root, directory: Path, *, audited: bool) -> None:
+    def __init__(self, root: Root, directory: Path, *, name: str, audited: bool) -> None:
+        self.name = name
         self.root = root
         self.directory = directory
         self.audited = audited
@@ -123,7 +128,7 @@ class CompileServer:
         self, cache: CompileCache | None, *, slots: int, audit_percent: float = 0.0, local: Path | None = None
     ) -> None:
         self._cache = cache
-        self._slots = threading.BoundedSemaphore(slots)
+        self._turns = Turns(slots)
         self._audit = audit_percent / 100
         self._random = Random(0)
         self._jobs: dict[str, Job] = {}
@@ -161,14 +166,18 @@ class CompileServer:
         for thread in self._threads:
             thread.join()
 
+    def share(self, shares: Mapping[str, int]) -> None:
+        """How many of the slots each job has, by name, where all want more than there are."""
+        self._turns.share(shares)
+
     @contextmanager
-    def job(self, root: Root, directory: Path, *, audited: bool = True) -> Iterator[tuple[str, Job]]:
+    def job(self, root: Root, directory: Path, *, name: str = "", audited: bool = True) -> Iterator[tuple[str, Job]]:
         """Serve a node that has the token given, over `root`; files are kept in the new `directory`.
 
-        A share of its compiles is audited unless it has no compiler of its own.
+        Its turns are those of `name`. A share of its compiles is audited unless it has no compiler of its own.
         """
         directory.mkdir()
-        job = Job(root, directory, audited=audited)
+        job = Job(root, directory, name=name, audited=audited)
         token = secrets.token_hex(16)
         self._jobs[token] = job
         try:
@@ -240,17 +249,25 @@ class CompileServer:
     ) -> tuple[Compiled, bool]:
         """What the compiler makes of it, and whether the cache had it."""
         if self._cache is None:
-            with self._slots:
-                return _run(job, request, needs, view, found), False
+            return self._compiled(job, request, needs, view, found), False
         name = key(_facts(job.root, request, needs, view, found))
         with self._alone(name):
             kept = self._cache.get(name)
             if kept is not None:
                 return kept, True
-            with self._slots:
-                compiled = _run(job, request, needs, view, found)
+            compiled = self._compiled(job, request, needs, view, found)
             self._cache.put(name, compiled)
         return compiled, False
+
+    def _compiled(self, job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs) -> Compiled:
+        """Run the compiler when it is the job's turn."""
+        with self._turns.turn(job.name):
+            start = time.monotonic()
+            compiled = _run(job, request, needs, view, found)
+            took = time.monotonic() - start
+        with job.lock:
+            job.tally.seconds += took
+        return compiled
 
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:

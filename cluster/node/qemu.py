@@ -199,13 +199,15 @@ def _wait_for_migration(vm: Running, deadline_s: float) -> None:
             raise NodeLost("QEMU could not move the machine's state", vm.child.why())
 
 
+def available_mib() -> int:
+    """MiB of memory that this machine could give to processes now."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable"))
+
+
 def require_memory(memory_mib: int, nodes: int) -> None:
     """Raise MachineError if the machine has not the memory for `nodes` nodes of `memory_mib` each."""
-    available = next(
-        int(line.split()[1]) >> 10
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable")
-    )
+    available = available_mib()
     if available < memory_mib * nodes:
         raise MachineError(
             f"{nodes} nodes of {memory_mib} MiB need more memory than the {available} MiB available",

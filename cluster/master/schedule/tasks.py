@@ -19,8 +19,8 @@ class Task:
     needs: tuple[Cpv, ...] = ()
     memory_mib: float = 0.0
     disk_mib: float = 0.0
-    parallelism: float = 1.0
-    """CPU time over wall time: how many processors it keeps busy."""
+    parallelism: float | None = None
+    """How many processors it keeps busy; None where that is not known."""
     apart: str = ""
     """Of packages with the same word here a host has one at a time; "" for no such word."""
     urgent: bool = False

@@ -1,0 +1,33 @@
+"""How many compiles at once a package is given: make's -j, and its share of the host's compile slots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from cluster.master.schedule.state import State
+from cluster.model import Cpv
+
+
+def jobs(parallelism: float | None, usual: int, most: int) -> int:
+    """make's -j for a package that kept `parallelism` processors busy: one more than that, and at most `most`.
+
+    The one more is for what waits. A package that could use more than it had shows it by keeping all of it busy, and
+    gets one more from build to build. `usual` where nothing is known.
+    """
+    return usual if parallelism is None else max(1, min(most, math.floor(parallelism) + 1 + (parallelism % 1 > 0.5)))
+
+
+def shares(state: State, slots: int, wanted: Mapping[Cpv, int]) -> dict[str, int]:
+    """By node, of `slots`: one for each package that runs, and the rest to those whose end is most waited for.
+
+    Each gets at most what it can use, its -j in `wanted`: first all that the longest chain wants, then the next one.
+    """
+    running = sorted(state.running.items(), key=lambda item: (state.ranking.keys[item[0]], item[0]))
+    left = max(0, slots - len(running))
+    given: dict[str, int] = {}
+    for place, one in running:
+        more = min(left, wanted.get(state.tasks.all[place].cpv, 1) - 1)
+        given[one.node] = 1 + more
+        left -= more
+    return given
