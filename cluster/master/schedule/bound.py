@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.tasks import Tasks, longest
 
+_NONE: Mapping[str, float] = MappingProxyType({})
 
-def lower(tasks: Tasks, hosts: Iterable[Host]) -> float:
-    """Seconds that `tasks` take at least on `hosts`: all work over all nodes, or the longest chain on the fastest.
+
+def lower(tasks: Tasks, hosts: Iterable[Host], gone: Mapping[str, float] = _NONE) -> float:
+    """Seconds that `tasks` take at least on `hosts`: all work on all nodes, or the longest chain on the fastest.
 
     Graham, SIAM J. Appl. Math. 17(2), 1969, for nodes of unequal speed. There may be no schedule that is as short.
+
+    `gone` says when hosts leave for good. Until any moment no more work is done than the nodes that are there could
+    do together, and no more of any one chain, whose packages follow each other, than the fastest node could that was
+    there at each moment. So both bounds are the first moment until when enough could be done; what was begun on a
+    host that leaves counts as done, as a schedule that knew of it would not have begun it. Infinite where too little
+    is left.
     """
-    present = tuple(hosts)
-    capacity = sum(host.speed * len(host.nodes) for host in present)
+    every = tuple(hosts)
     work = sum(task.seconds for task in tasks.all)
     chain = max(longest(tasks, lambda task: task.seconds), default=0.0)
-    return max(work / capacity, chain / max(host.speed for host in present))
+    return max(_until(work, _capacity, every, gone), _until(chain, _fastest, every, gone))
+
+
+def _capacity(hosts: Iterable[Host]) -> float:
+    return sum(host.speed * len(host.nodes) for host in hosts)
+
+
+def _fastest(hosts: Iterable[Host]) -> float:
+    return max((host.speed for host in hosts), default=0.0)
+
+
+def _until(
+    amount: float, rate: Callable[[Iterable[Host]], float], hosts: tuple[Host, ...], gone: Mapping[str, float]
+) -> float:
+    """When `amount` is done at the `rate` of the hosts that are there."""
+    now = 0.0
+    for then in (*sorted({at for at in gone.values() if at > 0}), math.inf):
+        speed = rate(host for host in hosts if gone.get(host.name, math.inf) > now)
+        if speed and amount / speed <= then - now:
+            return now + amount / speed
+        amount -= speed * (then - now)
+        now = then
+    return math.inf

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 
 from cluster.master.schedule import core, events
 from cluster.master.schedule.events import Action, Event
@@ -32,6 +33,19 @@ class World:
             return 1.0, Verdict.BUILT
         drawn = random.Random(f"{self.seed} {place} {attempt}")
         return (drawn.random(), Verdict.LOST) if drawn.random() < self.fail_rate else (1.0, Verdict.BUILT)
+
+    def whole(self, place: int) -> float:
+        """How much of its time a package has nodes before it is built, those included that are lost under it.
+
+        It is the same whatever a schedule does, if that tries without limit.
+        """
+        spent = 0.0
+        for attempt in count(1):
+            part, verdict = self.end(place, attempt)
+            spent += part
+            if verdict is Verdict.BUILT:
+                break
+        return spent
 
 
 @dataclass(frozen=True, slots=True)
