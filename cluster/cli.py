@@ -26,6 +26,7 @@ _GROUPS = {
 }
 _VERBS = {
     "plan": ("plan",),
+    "advise": ("advise",),
     "graph": ("graph", "why", "impact"),
     "build": ("build", "verify"),
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from cluster import report
-from cluster.master import planning, resolver
+from cluster.errors import InputError
+from cluster.master import expected, planning, resolver, workload
+from cluster.master.estimate import Basis
 from cluster.master.session import Session
+from cluster.master.workload import Workload
 from cluster.model import Plan
-from cluster.options import Common, console_for
+from cluster.options import Common, What, console_for, open_one
 
 
 def plans_of(
@@ -36,6 +40,26 @@ def plan_of(session: Session, atoms: tuple[str, ...], keep_going: bool, *, defau
         made = planning.make_plan(session, atoms, sources=False, defaults=defaults, keep_going=keep_going)
     report.beside(Console(stderr=True), made.left_out, made.warnings)
     return made
+
+
+def workload_of(
+    atoms: tuple[str, ...], graph: Path | None, history: Path | None, what: What, common: Common
+) -> Workload:
+    """The packages of `graph` with the times in `history`, or those that ATOMS build with the journal's.
+
+    Raises InputError.
+    """
+    if graph is not None:
+        if atoms:
+            raise InputError(f"--graph and {', '.join(atoms)} exclude each other", "give one")
+        return workload.read(graph, history)
+    if history is not None:
+        raise InputError(f"--history {history} has the times of no graph", "name it with --graph")
+    session = open_one(what, common)
+    made = plan_of(session, atoms, keep_going=False, defaults=True)
+    estimates = expected.estimates(made, planning.past_builds(session))
+    unknown = sum(estimates[package.cpv].basis is Basis.ASSUMED for package in made.to_build)
+    return Workload(expected.tasks_of(made, estimates), unknown)
 
 
 @contextmanager
