@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections.abc import Iterator
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 from immutables import Map
@@ -15,9 +16,10 @@ from cluster.master.schedule.tasks import Task, Tasks
 from cluster.model import Verdict
 
 _OVERDUE = 0.1  # of what was expected
+_RANKINGS = 64  # remembered: those that a run chooses from again and again
 
 
-class Rule(Protocol):
+class Rule(Hashable, Protocol):
     """How a run chooses."""
 
     @property
@@ -43,6 +45,7 @@ class Ranking:
     """For each package; the least first, all that is urgent before all that is not."""
 
 
+@lru_cache(_RANKINGS)
 def ranked(rule: Rule, tasks: Tasks) -> Ranking:
     """`tasks` in the order of `rule`."""
     priorities = rule.priorities(tasks)
@@ -231,6 +234,8 @@ class Draft:
 
     def frozen(self) -> State:
         """The state that it has become."""
+        for place in self.started:  # few; to look through all that is ready would cost most of a decision
+            del self.ready[bisect_left(self.ready, (self._state.ranking.keys[place], place))]
         return replace(
             self._state,
             rooms=self.rooms.finish(),
@@ -239,7 +244,7 @@ class Draft:
                 for speed, idle in self.idle.items()
             ),
             missing=self.missing.finish(),
-            ready=tuple(entry for entry in self.ready if entry[1] not in self.running),
+            ready=tuple(self.ready),
             running=self.running.finish(),
             tried=self.tried.finish(),
             ended=self.ended.finish(),

@@ -27,9 +27,12 @@ class Task:
     """Whether it goes before all that is not, with all that it needs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Tasks:
-    """All packages of a run. Inside a schedule a package is its place in `all`."""
+    """All packages of a run. Inside a schedule a package is its place in `all`.
+
+    Equal to itself alone, so that what was computed of it can be remembered.
+    """
 
     all: tuple[Task, ...]
     places: Mapping[Cpv, int]
