@@ -8,7 +8,6 @@ import io
 import json
 import lzma
 import math
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster import paths
 from cluster.errors import InputError
+from cluster.master import packed
 from cluster.master.history import RAN, Build
 from cluster.model import Verdict
 
@@ -27,7 +27,6 @@ _PKGSRC = ("timestamp", "pkgpath", "pkgname", "outcome", "make_jobs", "duration"
 _OUTCOMES = MappingProxyType({"success": Verdict.BUILT, "failed": Verdict.FAILED})
 _CPU = "cpu:"
 _UNKNOWN = "-"
-_PACKED = MappingProxyType({b"\xfd7zXZ\0": lzma.decompress, b"\x1f\x8b": gzip.decompress})
 _PACK: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType({".xz": lzma.compress, ".gz": gzip.compress})
 _MEND = "mend that line, or leave it out"
 _BUILD = TypeAdapter(Build)
@@ -39,26 +38,12 @@ def read(path: Path, target: str | None = None) -> tuple[Build, ...]:
     Whether it is packed (xz, gzip), and in which of the formats it is, is told by its content. A build whose file
     does not say its target has "". Raises InputError, which names the line.
     """
-    text = _text(path)
+    text = packed.text(path)
     try:
         builds = _reader(text)(text)
         return tuple(build if target is None else replace(build, target=target) for build in builds)
     except InputError as error:
         raise InputError(f"{path}, {error.what}", error.mend) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read", str(error.strerror)) from error
-    try:
-        for magic, unpack in _PACKED.items():
-            if data.startswith(magic):
-                data = unpack(data)
-        return data.decode()
-    except (lzma.LZMAError, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged, or no text", str(error)) from error
 
 
 def _reader(text: str) -> Callable[[str], Iterator[Build]]:
