@@ -40,12 +40,12 @@ def by_suffix(path: Path) -> Format:
     return Format(suffix)
 
 
-def write(path: Path, text: str) -> None:
-    """Write `text` to `path`, which a reader sees whole or not at all. Raises InputError."""
+def write(path: Path, text: str, option: str = "--output") -> None:
+    """Write `text` to `path`, given by `option`, which a reader sees whole or not at all. Raises InputError."""
     try:
         paths.publish(path, lambda temporary: temporary.write_text(text))
     except OSError as error:
-        raise InputError(f"--output {path} cannot be written ({error.strerror})", "name another file") from error
+        raise InputError(f"{option} {path} cannot be written ({error.strerror})", "name another file") from error
 
 
 def render(shape: Shape, chosen: Format, title: str) -> str:

@@ -85,6 +85,8 @@ class Trial:
     """What the simulation took, the choices of a rule included."""
     decisions_s: tuple[float, ...]
     """What each decision took."""
+    gone: Mapping[str, float]
+    """When hosts left."""
 
     @property
     def makespan_s(self) -> float:
@@ -143,7 +145,7 @@ def run(policy: Policy, tasks: Tasks, hosts: Sequence[Host], upset: Upset = CALM
     began = time.perf_counter()
     trace = _trace(policy, upset.expected(tasks), hosts, world, watch)
     wall_s = time.perf_counter() - began
-    return Trial(policy, trace, bound.lower(spent, hosts, gone), undisturbed, wall_s, tuple(watch.took))
+    return Trial(policy, trace, bound.lower(spent, hosts, gone), undisturbed, wall_s, tuple(watch.took), gone)
 
 
 def _trace(
