@@ -29,6 +29,7 @@ _VERBS = {
     "advise": ("advise",),
     "graph": ("graph", "why", "impact"),
     "build": ("build", "verify"),
+    "simulate": ("simulate",),
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),
