@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.state import State
 from cluster.master.schedule.tasks import Tasks, longest
 
 _NONE: Mapping[str, float] = MappingProxyType({})
@@ -49,3 +50,24 @@ def _until(
         amount -= speed * (then - now)
         now = then
     return math.inf
+
+
+def left(state: State, now: float) -> float:
+    """When what is left of `state` ends at the soonest, seen from `now`, if all takes what is expected.
+
+    As `lower`, from when what runs is expected to end: that it does where it is, whatever comes after it.
+    """
+    if not state.hosts:
+        return math.inf
+    hosts = state.hosts.values()
+    expected = {place: running.expected(now) for place, running in state.running.items()}
+    speeds = {place: state.hosts[running.host].speed for place, running in state.running.items()}
+    begun = sum((at - now) * speeds[place] for place, at in expected.items())
+    waiting = state.left_s - sum(state.tasks.all[place].seconds for place in expected)
+    fastest = _fastest(hosts)
+    ends: dict[int, float] = {}
+    for place in state.tasks.order:
+        if place not in state.ended:
+            ready = max((ends.get(need, now) for need in state.tasks.needs[place]), default=now)
+            ends[place] = expected.get(place, ready + state.tasks.all[place].seconds / fastest)
+    return max(max(ends.values(), default=now), now + (begun + waiting) / _capacity(hosts))

@@ -85,14 +85,15 @@ def run(
     world: World,
     *,
     now: float = 0.0,
+    until: float = math.inf,
     rethink: Rethink | None = None,
     decide: Decide = core.schedule,
 ) -> Trace:
-    """Go on from `state` to the end, or to where nothing more can happen because no host is left.
+    """Go on from `state` to the end, to `until`, or to where nothing more can happen because no host is left.
 
     What runs in `state` ends when it is expected to. `rethink` gives another rule when the core asks for one.
     """
-    return _Run(state, world, now, rethink, decide).trace()
+    return _Run(state, world, now, until, rethink, decide).trace()
 
 
 @dataclass(slots=True)
@@ -100,6 +101,7 @@ class _Run:
     state: State
     world: World
     now: float
+    until: float
     rethink: Rethink | None
     decide: Decide
     wake: float = math.inf
@@ -115,7 +117,7 @@ class _Run:
         for place, running in self.state.running.items():
             self._expect_end(self.state.tasks.all[place].cpv, running.expected(self.now), Verdict.BUILT)
         self._step(events.Tick(self.now))
-        while not self.state.done and (self.coming or self.wake < math.inf):
+        while not self.state.done and self.now < self.until and (self.coming or self.wake < math.inf):
             if not self.coming or self.wake < self.coming[0][0]:
                 self._step(events.Tick(self.wake))
             else:

@@ -195,6 +195,8 @@ class Draft:
 
     def room_for(self, place: int, speed: float) -> str | None:
         """The first host of `speed` that has room for a package."""
+        if not self.limited[speed]:
+            return self.idle[speed][0] if self.idle[speed] else None
         return next((name for name in self.idle[speed] if self.fits(place, name)), None)
 
     def waiting(self) -> Iterator[int]:
