@@ -108,9 +108,9 @@ def test_the_chain_to_blame_leads_without_a_gap_from_the_end_to_where_nothing_wa
         (["--deadline", "soon"], "--deadline 'soon' is no time"),
         (["--budget", "3"], "needs prices"),
         (["--hosts", "2x"], "--hosts '2x' is not COUNTxSPEED"),
-        (["--history", "past.csv"], "--history past.csv has the times of no graph"),
+        (["--history", "past.csv"], "past.csv cannot be read"),
         (["--graph", "nowhere"], "nowhere cannot be read"),
-        (["cat/a", "--graph", "nowhere"], "--graph and cat/a exclude each other"),
+        (["cat/a", "--graph", "nowhere"], "--graph nowhere and cat/a exclude each other"),
     ],
 )
 def test_bad_words_get_one_line(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

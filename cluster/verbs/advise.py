@@ -15,7 +15,7 @@ from cluster.master.schedule import advice
 from cluster.master.schedule import hosts as host_kinds
 from cluster.master.schedule.advice import Kind
 from cluster.master.schedule.hosts import Host
-from cluster.options import Common, What, console_for, print_json
+from cluster.options import Common, KeepGoing, What, console_for, print_json
 from cluster.verbs.planned import workload_of
 
 _FAST = 4.0
@@ -27,11 +27,12 @@ _KIND = re.compile(r"(\d+(?:\.\d+)?)(?:=(\d+(?:\.\d+)?))?")
 def advise(
     *atoms: str,
     graph: Annotated[Path | None, Parameter(help="A -> B lines or a saved plan, in the place of ATOMS.")] = None,
-    history: Annotated[Path | None, Parameter(help="Past builds for --graph; else the journal's.")] = None,
+    history: Annotated[Path | None, Parameter(help="Past builds, in the place of the journal's.")] = None,
     hosts: Annotated[str | None, Parameter(help="What you have, as 2x4.0,6x1.0; else the configured nodes.")] = None,
     kinds: Annotated[str | None, Parameter(help="What you could add: SPEED or SPEED=USD an hour, with commas.")] = None,
     deadline: Annotated[str | None, Parameter(help="By when it is to end, as 90m or 5h: what that takes.")] = None,
     budget: Annotated[float | None, Parameter(help="USD that may be spent on more hosts: what ends soonest.")] = None,
+    keep_going: KeepGoing = False,
     what: What | None = None,
     common: Common | None = None,
 ) -> int:
@@ -42,7 +43,7 @@ def advise(
     limit = None if deadline is None else _seconds(deadline)
     if budget is not None and (budget <= 0 or any(kind.price is None for kind in offered)):
         raise InputError(f"--budget {budget:g} needs prices", "for example --kinds 1.0=0.04,4.0=0.17 --budget 3")
-    work = workload_of(atoms, graph, history, what, common)
+    work = workload_of(atoms, graph, history, keep_going, what, common)
     found = advicetable.Answer(
         hosts=present,
         unknown=work.unknown,

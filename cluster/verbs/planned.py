@@ -13,8 +13,7 @@ from rich.markup import escape
 
 from cluster import report
 from cluster.errors import InputError
-from cluster.master import expected, planning, resolver, workload
-from cluster.master.estimate import Basis
+from cluster.master import historyfile, planning, resolver, workload
 from cluster.master.session import Session
 from cluster.master.workload import Workload
 from cluster.model import Plan
@@ -43,23 +42,20 @@ def plan_of(session: Session, atoms: tuple[str, ...], keep_going: bool, *, defau
 
 
 def workload_of(
-    atoms: tuple[str, ...], graph: Path | None, history: Path | None, what: What, common: Common
+    atoms: tuple[str, ...], graph: Path | None, history: Path | None, keep_going: bool, what: What, common: Common
 ) -> Workload:
-    """The packages of `graph` with the times in `history`, or those that ATOMS build with the journal's.
+    """The packages of the file `graph`, or those that ATOMS build; with the times in `history`, or the journal's.
 
     Raises InputError.
     """
+    if graph is not None and atoms:
+        raise InputError(f"--graph {graph} and {' '.join(atoms)} exclude each other", "give one of them")
+    builds = historyfile.read(history) if history is not None else None
     if graph is not None:
-        if atoms:
-            raise InputError(f"--graph and {', '.join(atoms)} exclude each other", "give one")
-        return workload.read(graph, history)
-    if history is not None:
-        raise InputError(f"--history {history} has the times of no graph", "name it with --graph")
+        return workload.read(graph, builds or ())
     session = open_one(what, common)
-    made = plan_of(session, atoms, keep_going=False, defaults=True)
-    estimates = expected.estimates(made, planning.past_builds(session))
-    unknown = sum(estimates[package.cpv].basis is Basis.ASSUMED for package in made.to_build)
-    return Workload(expected.tasks_of(made, estimates), unknown)
+    made = plan_of(session, atoms, keep_going)
+    return workload.of_plan(made, planning.past_builds(session) if builds is None else builds)
 
 
 @contextmanager

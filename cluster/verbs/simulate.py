@@ -11,11 +11,10 @@ from cluster import simulationtable
 from cluster.drawing import formats
 from cluster.drawing import gantt as chart
 from cluster.errors import InputError
-from cluster.master import historyfile, planning, trial, workload
+from cluster.master import trial
 from cluster.master.schedule.hosts import parse
-from cluster.master.workload import Workload
-from cluster.options import Common, KeepGoing, What, console_for, open_one, print_json
-from cluster.verbs.planned import plan_of
+from cluster.options import Common, KeepGoing, What, console_for, print_json
+from cluster.verbs.planned import workload_of
 
 
 def simulate(
@@ -46,7 +45,7 @@ def simulate(
     if gantt is not None and policy == "all":
         raise InputError("--gantt is of one policy, not of all", "name one with --policy")
     policies = trial.POLICIES if policy == "all" else (policy,)
-    work = _workload(atoms, graph, history, keep_going, what, common)
+    work = workload_of(atoms, graph, history, keep_going, what, common)
     trials = [trial.run(each, work.tasks, on, upset) for each in policies]
     if gantt is not None:
         formats.write(
@@ -58,16 +57,3 @@ def simulate(
     else:
         simulationtable.show(console_for(common), trials, hosts, work.unknown)
     return 0
-
-
-def _workload(
-    atoms: tuple[str, ...], graph: Path | None, history: Path | None, keep_going: bool, what: What, common: Common
-) -> Workload:
-    if graph is not None and atoms:
-        raise InputError(f"--graph {graph} and {' '.join(atoms)} exclude each other", "give one of them")
-    builds = historyfile.read(history) if history is not None else None
-    if graph is not None:
-        return workload.read(graph, builds or ())
-    session = open_one(what, common)
-    made = plan_of(session, atoms, keep_going)
-    return workload.of_plan(made, planning.past_builds(session) if builds is None else builds)

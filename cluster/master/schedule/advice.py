@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import islice, starmap
 
-from cluster.master.schedule import bound, core, lookahead, simulation
+from cluster.master.schedule import bound, core, critical, lookahead, simulation
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.simulation import Stay, Trace
@@ -186,29 +187,14 @@ def _longest(tasks: Tasks) -> tuple[int, ...]:
 
 
 def blame(tasks: Tasks, trace: Trace) -> tuple[Link, ...]:
-    """From what ends last back to the start: each link could not begin before the one before it had ended."""
-    stays = {stay.cpv: stay for stay in trace.stays}
-    before = _on_the_node_before(trace.stays)
-    links: list[Link] = []
-    stay = max(trace.stays, key=lambda one: one.until, default=None)
-    while stay is not None:
-        needs = [stays[tasks.all[need].cpv] for need in tasks.needs[tasks.places[stay.cpv]]]
-        need = max(needs, key=lambda one: one.until, default=None)
-        previous = before.get((stay.node, stay.since))
-        held = need is None or (previous is not None and previous.until > need.until)
-        cause = previous if held else need
-        word = "" if cause is None else "node" if held else "need"
-        links.append(Link(stay.cpv, stay.node, stay.since, stay.until, word))
-        stay = cause
-    return tuple(reversed(links))
+    """What the end of `trace` waited for, from its start on."""
+    stays = critical.chain(trace)
+    return tuple(starmap(partial(_link, tasks), zip((None, *stays), stays, strict=False)))
 
 
-def _on_the_node_before(stays: Sequence[Stay]) -> Mapping[tuple[str, float], Stay]:
-    """For each stay, by its node and start, the one that had the node before it."""
-    last: dict[str, Stay] = {}
-    before: dict[tuple[str, float], Stay] = {}
-    for stay in sorted(stays, key=lambda one: one.since):
-        if stay.node in last:
-            before[stay.node, stay.since] = last[stay.node]
-        last[stay.node] = stay
-    return before
+def _link(tasks: Tasks, before: Stay | None, stay: Stay) -> Link:
+    if before is None:
+        word = ""
+    else:
+        word = "need" if tasks.places[before.cpv] in tasks.needs[tasks.places[stay.cpv]] else "node"
+    return Link(stay.cpv, stay.node, stay.since, stay.until, word)
