@@ -34,7 +34,7 @@ _VERBS = {
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),
     "history": ("history_show", "history_errors", "history_export", "history_import"),
-    "bench": ("bench_emulation", "bench_process", "bench_node", "bench_plan", "bench_size"),
+    "bench": ("bench_emulation", "bench_process", "bench_node", "bench_plan", "bench_size", "bench_schedule"),
 }
 """The functions of each module of `cluster.verbs`."""
 

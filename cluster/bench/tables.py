@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,10 +16,12 @@ from rich.table import Table
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
 from cluster.bench import plans as plan_times
+from cluster.bench import schedule as schedules
 from cluster.bench import size as sizes
 from cluster.bench import starts as process_starts
 from cluster.bench.emulation import Report
 from cluster.bench.samples import PARTS, ratios
+from cluster.master.trial import POLICIES
 
 TALK = Path(__file__).with_name("talk.toml")
 """Times of 2009, with their source."""
@@ -139,6 +142,70 @@ def size(console: Console, report: sizes.Report) -> None:
     words = f"{sizes.SECONDS:g} s and {sizes.MEMORY_MIB} MiB for {sizes.PACKAGES} packages"
     _line(console, f"promised: at most {words}")
     _print_machine(console, report.machine)
+
+
+_PARTS = {
+    "equal": "equal nodes",
+    "named": "two mixes",
+    "mixes": "other unequal mixes",
+    "hard": "hard: far from what any schedule reaches",
+    "shapes": "generated graphs",
+}
+
+
+def schedule(console: Console, report: schedules.Report) -> None:
+    """How many times the bound each policy takes, part by part, with what is promised and what of it is missed."""
+    for part, words in _PARTS.items():
+        if rows := report.of(part):
+            limit = schedules.LIMITS.get(part)
+            promised = f"; at most {1 + limit:g} is promised of ours" if limit else ""
+            _line(console, f"{words}: times what no schedule can beat{promised}")
+            table = _table("graph, nodes", *POLICIES)
+            for (graph, mix), found in _grouped(rows, lambda row: (row.graph, row.hosts)).items():
+                table.add_row(f"{graph}, {mix}", *(f"{row.ratio:.4f}" for row in found))
+            console.print(table)
+    if rows := report.of("disturbed"):
+        _print_disturbed(console, rows)
+    if report.large:
+        _print_large(console, report.large)
+    for line in report.missed:
+        _line(console, f"missed: {line}")
+    _print_machine(console, report.machine)
+
+
+Key = TypeVar("Key")
+
+
+def _grouped(rows: Sequence[schedules.Row], key: Callable[[schedules.Row], Key]) -> dict[Key, list[schedules.Row]]:
+    found: dict[Key, list[schedules.Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def _print_disturbed(console: Console, rows: Sequence[schedules.Row]) -> None:
+    limit = 1 + schedules.LIMITS["disturbed"]
+    _line(
+        console,
+        f"disturbed, {schedules.SEEDS} seeds: times the bound, the worst of each; {limit:g} is promised of ours",
+    )
+    table = _table("nodes, what happens", *POLICIES, "ours, of undisturbed")
+    for (mix, upset), found in _grouped(rows, lambda row: (row.hosts, row.upset)).items():
+        by_policy = _grouped(found, lambda row: row.policy)
+        worst = [max(row.ratio for row in by_policy[policy]) for policy in POLICIES]
+        ours = max(row.makespan_s / (row.undisturbed_s or 1.0) for row in by_policy["ours"])
+        table.add_row(f"{mix}, {upset}", *(f"{ratio:.4f}" for ratio in worst), f"{ours:.4f}")
+    console.print(table)
+
+
+def _print_large(console: Console, found: Sequence[schedules.Large]) -> None:
+    words = f"{schedules.WALL_S:g} s and {schedules.DECISION_MS:g} ms for a decision are promised"
+    _line(console, f"ours, large graphs on {schedules.LARGE_MIX}; {words}")
+    table = _table("packages", "needs", "of bound", "wall s", "median ms", "slowest ms", "slower", "MiB")
+    for one in found:
+        times = (f"{one.ratio:.4f}", f"{one.wall_s:.1f}", f"{one.median_ms:.3f}", f"{one.slowest_ms:.1f}")
+        table.add_row(str(one.packages), str(one.edges), *times, str(one.over), str(one.peak_mib))
+    console.print(table)
 
 
 def _hundredths(times: Sequence[float]) -> tuple[str, str]:

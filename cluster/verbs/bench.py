@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cluster import report
 from cluster.bench import chart, emulation, gentoo, plans, size, starts, tables
 from cluster.bench import nodes as node_bench
+from cluster.bench import schedule as schedule_bench
 from cluster.options import Common, What, at_least_one, console_for, open_one, print_json
 
 
@@ -124,4 +125,30 @@ def bench_size(
         print_json(measured.json())
     else:
         tables.size(console, measured)
+    return 0
+
+
+def bench_schedule(
+    *,
+    graph: Annotated[Path, Parameter(help="Lines `A -> B` (B needs A), or a plan's JSON.")] = schedule_bench.GRAPH,
+    history: Annotated[Path, Parameter(help="What its packages took.")] = schedule_bench.HISTORY,
+    parts: Annotated[str, Parameter(help="Some of them, with commas.")] = ",".join(schedule_bench.PARTS),
+    output: Annotated[Path | None, Parameter(help="Write schedule.json into this directory.")] = None,
+    common: Common | None = None,
+) -> int:
+    """Measure how near our schedules and those of other builders come to what no schedule can beat."""
+    common = common or Common()
+    names = [name.strip() for name in parts.split(",") if name.strip()]
+    schedule_bench.check_names(names)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = schedule_bench.measure(graph, history, names, reporter)
+    if output is not None:
+        (output / "schedule.json").write_text(json.dumps(measured.json(), indent=1) + "\n")
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.schedule(console, measured)
     return 0

@@ -80,7 +80,9 @@ def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[D
     draft = Draft(state)
     running = draft.stop(place)
     if verdict is Verdict.BUILT:
-        draft.drift_s += abs(now - running.end) * state.hosts[running.host].speed
+        off_s = abs(now - running.end) * state.hosts[running.host].speed
+        draft.drift_s += off_s
+        draft.off_s += off_s
     blocked = _ended(state, draft, place, verdict)
     return draft, now, (*blocked, *_rethought(draft))
 

@@ -17,6 +17,7 @@ PACKAGES = 60_000
 """How many packages are played through for one choice, all rules together; fifty thousand are about a second."""
 _AT_LEAST = 3  # rules, however many packages there are
 _ENOUGH = 0.0005  # a rule that is no further from the best possible need not be beaten
+_DOUBT = 0.1  # how much sooner a later rule has to end than an earlier one, where estimates are off by all of it
 
 
 def candidates() -> Iterator[Rule]:
@@ -29,20 +30,28 @@ def candidates() -> Iterator[Rule]:
 def choose(state: State, now: float, rules: Iterable[Rule] | None = None) -> Ranking:
     """The rule by which `state` is expected to end soonest; of equal ones the first.
 
-    A rule is played until it falls behind the best so far, and none is played once that is as good as can be.
+    The more builds were off so far, the more sooner a later one has to end. A rule is played until it falls behind
+    the best so far, and none is played once that is as good as can be.
     """
     best, soonest = state.ranking, math.inf
     enough = now + (bound.left(state, now) - now) * (1 + _ENOUGH)
+    doubt = _DOUBT * _off(state)
     played = 0
     for number, rule in enumerate(candidates() if rules is None else rules, 1):
         ranking = ranked(rule, state.tasks)
-        trace = _played(state, now, ranking, soonest)
+        trace = _played(state, now, ranking, now + (soonest - now) * (1 - doubt))
         played += len(trace.stays)
-        if trace.state.done and trace.end < soonest:
+        if trace.state.done and trace.end < now + (soonest - now) * (1 - doubt):
             best, soonest = ranking, trace.end
         if soonest <= enough or (played >= PACKAGES and number >= _AT_LEAST):
             break
     return best
+
+
+def _off(state: State) -> float:
+    """By how much of what was expected builds were shorter or longer so far, 0 to 1."""
+    ended_s = sum(state.tasks.all[place].seconds for place in state.ended)
+    return min(state.off_s / ended_s, 1.0) if ended_s else 0.0
 
 
 def _played(state: State, now: float, ranking: Ranking, until: float) -> simulation.Trace:

@@ -150,6 +150,8 @@ class State:
     """What has not ended was expected to take together, on a node of speed 1."""
     drift_s: float = 0.0
     """By how much builds were shorter or longer than expected since the rule was chosen, on a node of speed 1."""
+    off_s: float = 0.0
+    """The same since the start of the run."""
 
     @property
     def done(self) -> bool:
@@ -177,6 +179,7 @@ class Draft:
         self.started: list[int] = []
         self.left_s = state.left_s
         self.drift_s = state.drift_s
+        self.off_s = state.off_s
 
     @property
     def speeds(self) -> Iterator[float]:
@@ -252,4 +255,5 @@ class Draft:
             ended=self.ended.finish(),
             left_s=self.left_s,
             drift_s=self.drift_s,
+            off_s=self.off_s,
         )
