@@ -237,12 +237,20 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def measure(graph: Path, history: Path, parts: Sequence[str], reporter: Reporter) -> Report:
-    """Run `parts` over the builds of these two files. Raises InputError where one that is needed cannot be read."""
-    replayed = any(part not in (LARGE, "shapes") for part in parts)
+    """Run `parts` over the builds of these two files. Raises InputError where one cannot be read.
+
+    Without the default ones what takes them is left out, and that is said.
+    """
+    wanted = [part for part in PARTS if part in parts]
+    replayed = [part for part in wanted if part not in (LARGE, "shapes")]
+    if replayed and (graph, history) == (GRAPH, HISTORY) and not graph.is_file():
+        reporter.warn(f"left out: {', '.join(replayed)}, as there is no {graph}; name another with --graph")
+        wanted = [part for part in wanted if part not in replayed]
+        replayed = []
     real = workload.read(graph, historyfile.read(history)).tasks if replayed else shapes.layered(0)
     bench = _Bench(real, reporter)
-    rows = tuple(row for part in _PARTS if part in parts for row in _PARTS[part](bench))
-    large = tuple(_in_own_process(size, reporter) for size in SIZES) if LARGE in parts else ()
+    rows = tuple(row for part in wanted if part != LARGE for row in _PARTS[part](bench))
+    large = tuple(_in_own_process(size, reporter) for size in SIZES) if LARGE in wanted else ()
     return Report(rows, large, machine.facts())
 
 
