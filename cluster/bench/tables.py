@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster import widetable
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
 from cluster.bench import plans as plan_times
@@ -163,7 +164,7 @@ def schedule(console: Console, report: schedules.Report) -> None:
             table = _table("graph, nodes", *POLICIES)
             for (graph, mix), found in _grouped(rows, lambda row: (row.graph, row.hosts)).items():
                 table.add_row(f"{graph}, {mix}", *(f"{row.ratio:.4f}" for row in found))
-            console.print(table)
+            widetable.show(console, table)
     if rows := report.of("disturbed"):
         _print_disturbed(console, rows)
     if report.large:
@@ -195,7 +196,7 @@ def _print_disturbed(console: Console, rows: Sequence[schedules.Row]) -> None:
         worst = [max(row.ratio for row in by_policy[policy]) for policy in POLICIES]
         ours = max(row.makespan_s / (row.undisturbed_s or 1.0) for row in by_policy["ours"])
         table.add_row(f"{mix}, {upset}", *(f"{ratio:.4f}" for ratio in worst), f"{ours:.4f}")
-    console.print(table)
+    widetable.show(console, table)
 
 
 def _print_large(console: Console, found: Sequence[schedules.Large]) -> None:
@@ -205,7 +206,7 @@ def _print_large(console: Console, found: Sequence[schedules.Large]) -> None:
     for one in found:
         times = (f"{one.ratio:.4f}", f"{one.wall_s:.1f}", f"{one.median_ms:.3f}", f"{one.slowest_ms:.1f}")
         table.add_row(str(one.packages), str(one.edges), *times, str(one.over), str(one.peak_mib))
-    console.print(table)
+    widetable.show(console, table)
 
 
 def _hundredths(times: Sequence[float]) -> tuple[str, str]:
