@@ -24,8 +24,11 @@ from cluster.errors import InputError
 
 DEFAULT = Path(__file__).with_name("default.toml")
 
+LIGHTEST, HEAVIEST = 0.001, 1000.0  # weights of builds
+
 _Positive = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=LIGHTEST, le=HEAVIEST)]
 _Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -38,6 +41,7 @@ class Build(_Section):
 
     target: str
     nodes: _Positive
+    weight: Weight
     attempts: _Positive
     jobs: _Positive
     apart: list[list[str]]

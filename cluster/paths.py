@@ -93,6 +93,11 @@ def is_memory(directory: Path) -> bool:
     return any(mount[2] == number and mount[mount.index("-") + 1] == "tmpfs" for mount in mounts)
 
 
+def runtime() -> Path:
+    """What is this user's own and need not outlast the machine's being up."""
+    return _xdg("XDG_RUNTIME_DIR", ".cache")
+
+
 def require_space(directory: Path, need_mib: int, purpose: str) -> None:
     """Raise MachineError unless the file system of `directory` has `need_mib` MiB free."""
     free = free_mib(directory)

@@ -10,6 +10,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from cluster.master import claims
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("untimed")
 
@@ -18,10 +20,15 @@ hypothesis.settings.load_profile("untimed")
 def own_directories(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HOME and the XDG directories are the test's own; one that boots nodes keeps the cache with its stage."""
+    """HOME and the XDG directories are the test's own; one that boots nodes keeps the cache with its stage.
+
+    It shares the machine with nobody's builds.
+    """
     home = tmp_path_factory.mktemp("home")
     for name in ("CONFIG", "STATE", "DATA"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / "runtime"))
+    monkeypatch.setattr(claims, "PLACES", ())
     monkeypatch.delenv("PREFERRED_MIRROR", raising=False)
     if request.node.get_closest_marker("vm") is None:
         monkeypatch.setenv("HOME", str(home))

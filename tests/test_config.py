@@ -81,6 +81,8 @@ def test_it_cannot_be_changed() -> None:
         ("[build]\nnodes = 2.5\n", "build.nodes", "2.5", "integer"),
         ("[build]\nnodes = true\n", "build.nodes", "True", "integer"),
         ("[build]\nnodes = 0\n", "build.nodes", "0", "greater than or equal to 1"),
+        ("[build]\nweight = 0\n", "build.weight", "0", "greater than or equal to 0.001"),
+        ("[build]\nweight = inf\n", "build.weight", "inf", "less than or equal to 1000"),
         ("[build]\ntest = 1\n", "build.test", "1", "boolean"),
         ("[build]\ntarget = 64\n", "build.target", "64", "string"),
         ("build = 3\n", "build", "3", "build"),

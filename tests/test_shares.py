@@ -217,10 +217,10 @@ def test_who_had_all_that_it_wanted_saves_nothing_up() -> None:
 
 def test_who_waits_keeps_what_it_is_owed() -> None:
     waits = Claim("waits", wants=1, served=5.0)
-    assert waits.after(60.0).among([Claim("other", served=180.0)]) == waits
+    assert waits.after(60.0).among([Claim("other", wants=1, served=180.0)]) == waits
 
 
 def test_a_new_run_begins_beside_the_one_that_is_furthest_behind() -> None:
-    others = [Claim("a", served=50.0), Claim("b", served=40.0)]
+    others = [Claim("a", wants=1, served=50.0), Claim("b", wants=1, served=40.0), Claim("new too")]
     assert Claim("new").among(others).served == 40.0
     assert Claim("new").among([]).served == 0.0

@@ -53,7 +53,8 @@ class Claim:
         """
         if self.holds < self.wants:
             return self
-        return replace(self, served=max(self.served, min((other.served for other in others), default=0.0)))
+        furthest = min((other.served for other in others if other.wants), default=0.0)
+        return replace(self, served=max(self.served, furthest))
 
 
 def shares(claims: Collection[Claim], nodes: int) -> dict[str, int]:
