@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from factories import package, plan
 
 from cluster.master import dispatch
+from cluster.master.claims import Sharing
 from cluster.master.estimate import Basis, Estimate
 from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
@@ -95,10 +99,11 @@ class FakeProgress:
         pass
 
 
-def todo(what: Plan, past: Mapping[str, float] | None = None, **estimate: float) -> Tasks:
+def todo(what: Plan, past: Mapping[str, float] | None = None, urgent: Sequence[str] = (), **estimate: float) -> Tasks:
     """The tasks of `what`, with the seconds in `past` or ten."""
     seconds = {cpv.cpv: (past or {}).get(cpv.cpv, 10.0) for cpv in what.packages}
-    return tasks_of(what, {cpv: Estimate(one, Basis.BUILT, **estimate) for cpv, one in seconds.items()})
+    estimates = {cpv: Estimate(one, Basis.BUILT, **estimate) for cpv, one in seconds.items()}
+    return tasks_of(what, estimates, urgent=[package.cpv for package in what.packages if package.cpv in urgent])
 
 
 def run(
@@ -274,3 +279,148 @@ def test_jobs_and_slots_are_by_what_packages_kept_busy() -> None:
     )
     assert engine.shares[0] == {"node-1": 2, "node-2": 2}
     assert engine.makes == {A: 2, B: 2}
+
+
+# What is urgent, and nodes that another run uses too.
+
+ASKED = "the second run asked"
+
+
+@dataclass
+class Answers:
+    """Allows so many nodes, question by question, and the last for ever; remembers what it was asked."""
+
+    nodes: list[int]
+    asked: list[tuple[int, int, bool]] = field(default_factory=list)
+
+    def allowed(self, *, wants: int, holds: int, urgent: bool) -> int:
+        self.asked.append((wants, holds, urgent))
+        return self.nodes.pop(0) if len(self.nodes) > 1 else self.nodes[0]
+
+
+def shared(what: Plan, engine: FakeEngine, part: dispatch.Part, nodes: int = 2, *urgent: str) -> tuple[Outcome, ...]:
+    """A run on nodes that it has not for itself."""
+    return dispatch.run(
+        what,
+        engine,
+        [Host("here", tuple(f"node-{number}" for number in range(nodes)))],
+        attempts=1,
+        todo=todo(what, urgent=urgent),
+        compiles=COMPILES,
+        progress=FakeProgress(),
+        record=lambda outcome: None,
+        part=part,
+    )
+
+
+def test_what_is_urgent_goes_first_with_what_it_needs_and_is_told_as_long_as_it_is_not_built() -> None:
+    what = plan(package(A), package(B, A), package(C), package(D, C))
+    engine, part = FakeEngine(), Answers([1])
+    shared(what, engine, part, 2, D)
+    assert [cpv for cpv, _ in engine.jobs][:2] == [C, D]
+    assert part.asked[0] == (2, 0, True)
+    assert part.asked[-1] == (0, 0, False)
+
+
+def test_no_more_nodes_are_used_than_are_allowed_and_none_is_begun_at_a_loss() -> None:
+    engine, part = FakeEngine(), Answers([2, 0, 0, 1])
+    outcomes = shared(plan(package(A), package(B), package(C)), engine, part)
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.BUILT}
+    assert [holds for _, holds, _ in part.asked][:2] == [0, 2]
+    assert max(holds for _, holds, _ in part.asked[3:]) == 1
+
+
+@dataclass
+class Machine:
+    """What the jobs of all runs are doing on it together."""
+
+    most: int = 0
+    begun: list[str] = field(default_factory=list)
+    _busy: int = 0
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def used(self, cpv: str) -> Iterator[None]:
+        with self._changed:
+            self.begun.append(cpv)
+            self._busy += 1
+            self.most = max(self.most, self._busy)
+            self._changed.notify_all()
+        yield
+        with self._changed:
+            self._busy -= 1
+
+    def wait_for(self, what: str) -> None:
+        """Until a job, or whatever else is called so, has begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: what in self.begun, _PATIENCE_S), f"{what} never began"
+
+    def note(self, what: str) -> None:
+        with self._changed:
+            self.begun.append(what)
+            self._changed.notify_all()
+
+
+@dataclass
+class SharingEngine(FakeEngine):
+    """Its jobs end when what they wait for has begun."""
+
+    machine: Machine = field(default_factory=Machine)
+    waits: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, job: Job, node: str, entered: Callable[[str], None]) -> Outcome:
+        with self.machine.used(job.package.cpv):
+            if job.package.cpv in self.waits:
+                self.machine.wait_for(self.waits[job.package.cpv])
+            return super().run(job, node, entered)
+
+
+@dataclass
+class Noting:
+    """A part in the nodes, which notes that it has been asked for."""
+
+    part: dispatch.Part
+    machine: Machine
+
+    def allowed(self, *, wants: int, holds: int, urgent: bool) -> int:
+        answer = self.part.allowed(wants=wants, holds=holds, urgent=urgent)
+        self.machine.note(ASKED)
+        return answer
+
+
+def sharing(place: Path, nodes: int) -> Sharing:
+    return Sharing(place, weight=1.0, nodes=nodes, tell=lambda text: None)
+
+
+def test_two_runs_share_the_nodes_and_never_use_more_than_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
+    machine = Machine()
+    old, new = ([package(f"{name}/p{number}-1") for number in range(12)] for name in ("old", "new"))
+    # The second run is there before the first has ended a package, and begins while the first is at its last.
+    waits = {one.cpv: ASKED for one in old[:2]} | {old[-1].cpv: new[0].cpv}
+    one = SharingEngine(machine=machine, waits=waits)
+    with sharing(tmp_path, 2) as ours, sharing(tmp_path, 2) as theirs, ThreadPoolExecutor() as pool:
+        first = pool.submit(shared, plan(*old), one, ours)
+        machine.wait_for(old[1].cpv)
+        second = pool.submit(shared, plan(*new), SharingEngine(machine=machine), Noting(theirs, machine))
+        outcomes = [*first.result(), *second.result()]
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.BUILT}
+    assert len(outcomes) == 24
+    assert machine.most == 2
+
+
+def test_an_urgent_run_has_the_next_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
+    machine = Machine()
+    one = SharingEngine(machine=machine, waits={A: ASKED})
+    with sharing(tmp_path, 1) as ours, sharing(tmp_path, 1) as theirs, ThreadPoolExecutor() as pool:
+        first = pool.submit(shared, plan(package(A), package(B), package(C)), one, ours, 1)
+        machine.wait_for(A)
+        other = SharingEngine(machine=machine)
+        second = pool.submit(shared, plan(package(D)), other, Noting(theirs, machine), 1, D)
+        outcomes = [*first.result(), *second.result()]
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.BUILT}
+    assert [cpv for cpv in machine.begun if cpv != ASKED] == [A, D, B, C]
+    assert machine.most == 1

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from cluster.master.engines import Engine
 from cluster.master.progress import Progress
@@ -23,6 +24,14 @@ _TICK_S = 1.0
 _KEPT = "the libraries that it links to are what they were"
 
 
+class Part(Protocol):
+    """A run's part in nodes that it does not have for itself alone."""
+
+    def allowed(self, *, wants: int, holds: int, urgent: bool) -> int:
+        """How many nodes it may use, which could use `wants` and uses `holds`; asked about once a second."""
+        ...
+
+
 def run(
     plan: Plan,
     engine: Engine,
@@ -34,17 +43,19 @@ def run(
     progress: Progress,
     record: Callable[[Outcome], None],
     settle: Callable[[Package], str] = lambda package: "",
+    part: Part | None = None,
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says, which is `todo`, on `hosts`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
-    `settle` says why it is built, or "" if it is kept. When it is interrupted it stops the engine.
+    `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
+    When it is interrupted it stops the engine.
     """
     hosts = tuple(hosts)
     state = core.start(todo, hosts, ranked(Earliest(), todo), attempts)
     with ThreadPoolExecutor(max_workers=1 + sum(len(host.nodes) for host in hosts)) as pool:
-        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle)
+        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle, part)
         try:
             return loop.outcomes_in_the_end()
         except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
@@ -74,6 +85,7 @@ class _Loop:
     progress: Progress
     record: Callable[[Outcome], None]
     settle: Callable[[Package], str]
+    part: Part | None
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
     shares: Mapping[str, int] = field(default_factory=dict)
@@ -94,10 +106,12 @@ class _Loop:
         return time.monotonic() - self.began
 
     def outcomes_in_the_end(self) -> tuple[Outcome, ...]:
+        self._ask()
         self._step(events.Tick(self.now))
         self._act(events.Rethink())
         while not self.state.done:
             result = self._next()
+            self._ask()  # before the core gives the node of a package that has ended to the next
             match result:
                 case BaseException():
                     raise result
@@ -106,6 +120,7 @@ class _Loop:
                 case Outcome():
                     self._finish(result)
                     self._step(events.Finished(self.now, result.cpv, result.verdict))
+            self._ask()
         return tuple(self.outcomes[package.cpv] for package in self.plan.packages)
 
     def _next(self) -> Outcome | Ranking | BaseException:
@@ -114,8 +129,19 @@ class _Loop:
                 return self.results.get(timeout=max(0.0, min(_TICK_S, self.wake - self.now)))
             except queue.Empty:
                 self.progress.tick()
+                self._ask()
                 if self.now >= self.wake:
                     self._step(events.Tick(self.now))
+
+    def _ask(self) -> None:
+        """How many nodes this run may use, where others have a part in them."""
+        if self.part is None:
+            return
+        free, _ = core.schedule(replace(self.state, allowed=None), events.Tick(self.now))
+        urgent = any(task.urgent and place not in self.state.ended for place, task in enumerate(self.state.tasks.all))
+        allowed = self.part.allowed(wants=len(free.running), holds=len(self.state.running), urgent=urgent)
+        if allowed != self.state.allowed:
+            self._step(events.Allowed(self.now, allowed))
 
     def _step(self, event: events.Event) -> None:
         self.wake = math.inf
