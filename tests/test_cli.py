@@ -445,7 +445,7 @@ def test_what_failed_and_what_that_blocks(
 
 
 def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter) -> Result:
+    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter, urgent: object) -> Result:
         reporter.step("looking for QEMU")
         reporter.start(made)
         return Result(made, (), 0.0, Path())
@@ -454,6 +454,37 @@ def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monke
     ended = cluster("build", "app/editor", *over, "--json")
     assert ended.json["built"] == []
     assert "looking for QEMU" in ended.err
+
+
+def test_weight_and_priority_reach_the_build(
+    cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, set[str]]] = []
+
+    def build(opened: session.Session, made: Plan, nodes: int, reporter: object, urgent: set[str]) -> Result:
+        asked.append((opened.config.build.weight, urgent))
+        return Result(made, (), 0.0, Path())
+
+    monkeypatch.setattr(building, "build", build)
+    assert cluster("build", "app/editor", *over).code == 0
+    assert cluster("build", "app/editor", "--weight", "2.5", "--priority", "text", *over).code == 0
+    assert asked == [(1.0, set()), (2.5, {TEXT})]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--weight", "0"], "--weight 0 is no weight: use 0.001 to 1000; other builds have 1"),
+        (["--weight", "-1"], "--weight -1 is no weight: use 0.001 to 1000; other builds have 1"),
+        (["--weight", "nan"], "--weight nan is no weight: use 0.001 to 1000; other builds have 1"),
+        (["--weight", "inf"], "--weight inf is no weight: use 0.001 to 1000; other builds have 1"),
+        (["--priority", "app/nano"], "--priority app/nano names no package of the plan: name one of `cluster plan` as"),
+    ],
+)
+def test_a_weight_or_priority_that_means_nothing_is_refused(
+    cluster: Cluster, over: list[str], words: list[str], complaint: str
+) -> None:
+    assert cluster("build", "app/editor", *words, *over).complaint.startswith(complaint)
 
 
 @pytest.mark.usefixtures("machine")

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from cluster import paths
 from cluster.errors import InputError, MachineError
 from cluster.master import binhost as binhosts
-from cluster.master import bootstrap, dispatch, engines, equipment, expected, judge, runs
+from cluster.master import bootstrap, claims, dispatch, engines, equipment, expected, judge, runs
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
 from cluster.master.schedule.tasks import Tasks
 from cluster.master.session import Session
-from cluster.model import Action, Outcome, Package, Plan, Result, Verdict
+from cluster.model import Action, Cpv, Outcome, Package, Plan, Result, Verdict
 from cluster.node import verify
 
 _BUILD_MIB = 1500
 
 
-def build(session: Session, plan: Plan, nodes: int, reporter: Reporter) -> Result:
-    """Do what `plan` says. Raises InputError and MachineError before the first package is built."""
+def build(session: Session, plan: Plan, nodes: int, reporter: Reporter, urgent: Collection[Cpv] = ()) -> Result:
+    """Do what `plan` says, what is `urgent` first, on as many of `nodes` nodes as other builds leave.
+
+    Raises InputError and MachineError before the first package is built.
+    """
     if plan.first is None or not plan.to_build:
-        return _build(session, plan, nodes, reporter)
+        return _build(session, plan, nodes, reporter, urgent)
     earlier = session.earlier
     reporter.step(f"the first round, into {earlier.binhost}")
-    first = build(earlier, plan.first, nodes, reporter)
+    first = build(earlier, plan.first, nodes, reporter, urgent)
     if first.exit_code:
         return Result(plan, tuple(map(_without_first, plan.packages)), first.seconds, session.binhost, first)
     reporter.step(f"the second round, into {session.binhost}")
     round_one = engines.FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
-    second = _build(session, plan, nodes, reporter, round_one)
+    second = _build(session, plan, nodes, reporter, urgent, round_one)
     return replace(second, first=first, seconds=round(first.seconds + second.seconds, 2))
 
 
@@ -46,7 +49,12 @@ def _without_first(package: Package) -> Outcome:
 
 
 def _build(
-    session: Session, plan: Plan, nodes: int, reporter: Reporter, first: engines.FirstRound | None = None
+    session: Session,
+    plan: Plan,
+    nodes: int,
+    reporter: Reporter,
+    urgent: Collection[Cpv],
+    first: engines.FirstRound | None = None,
 ) -> Result:
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
@@ -67,24 +75,32 @@ def _build(
         engine = equipment.engine_for(session, hardware, live, binhost, stack, reporter, nodes=count, first=first)
         plan = with_toolchain(plan, hardware.stage)
         before = binhost.records()
+        sharing = stack.enter_context(_sharing(session, nodes, reporter))
         reporter.start(plan)
         outcomes = dispatch.run(
             plan,
             engine,
             (equipment.this_machine(session, count),),
             attempts=session.config.build.attempts,
-            todo=_tasks(session, plan, journal),
+            todo=_tasks(session, plan, journal, urgent),
             compiles=equipment.compiles_of(session),
             progress=reporter,
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
+            part=sharing,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)
     return Result(plan, outcomes, round(time.monotonic() - start, 2), session.binhost)
 
 
-def _tasks(session: Session, plan: Plan, journal: Journal) -> Tasks:
+def _sharing(session: Session, nodes: int, reporter: Reporter) -> claims.Sharing:
+    """The part of a run on `nodes` nodes in those of this machine."""
+    weight = session.config.build.weight
+    return claims.Sharing(claims.directory(), weight=weight, nodes=nodes, tell=reporter.tell)
+
+
+def _tasks(session: Session, plan: Plan, journal: Journal, urgent: Collection[Cpv]) -> Tasks:
     """What `plan` builds, with what that took before."""
     node = expected.Node(
         memory_mib=session.config.node.memory_mib,
@@ -92,7 +108,7 @@ def _tasks(session: Session, plan: Plan, journal: Journal) -> Tasks:
         disk_is_memory=paths.is_memory(session.directories.state),
     )
     estimates = expected.estimates(plan, journal.builds(session.target.name))
-    return expected.tasks_of(plan, estimates, node, apart=session.config.build.apart)
+    return expected.tasks_of(plan, estimates, node, apart=session.config.build.apart, urgent=urgent)
 
 
 def _taken(binhost: binhosts.Binhost, plan: Plan) -> Plan:

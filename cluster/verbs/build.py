@@ -11,6 +11,7 @@ from rich.markup import escape
 from cluster import config, report
 from cluster.errors import InputError
 from cluster.master import building, planning
+from cluster.master import priority as priorities
 from cluster.master.session import Session
 from cluster.options import Common, KeepGoing, What, at_least_one, console_for, open_all, open_one, print_json
 from cluster.verbs.planned import beside, code_of, heading, one_or_all, plans_of
@@ -22,6 +23,13 @@ def build(
     plain: Annotated[
         bool, Parameter(negative="", help="Give nodes no help: boot, emerge and compile in them.")
     ] = False,
+    weight: Annotated[
+        float | None, Parameter(help="How much it counts beside other builds on this machine, which have 1.")
+    ] = None,
+    priority: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A package of the plan that is built first, before other builds; may be repeated."),
+    ] = None,
     audit_compiles: Annotated[float | None, Parameter(help="Percent of compiles to do in the node as well.")] = None,
     keep_going: KeepGoing = False,
     what: What | None = None,
@@ -29,16 +37,18 @@ def build(
 ) -> int:
     """Build ATOMS (packages and @sets) into the binhost."""
     what, common = what or What(), common or Common()
-    opened = tuple(_helped(session, plain, audit_compiles) for session in open_all(what, common))
+    opened = tuple(_weighed(_helped(session, plain, audit_compiles), weight) for session in open_all(what, common))
     if nodes is not None:
         at_least_one(nodes, "--nodes")
     console = console_for(common)
     results = []
-    for session, made in zip(opened, plans_of(opened, atoms, keep_going, sources=True), strict=True):
+    plans = plans_of(opened, atoms, keep_going, sources=True)
+    urgent = priorities.urgent(plans, priority or ())
+    for session, made in zip(opened, plans, strict=True):
         heading(common, session, opened)
         usable = planning.over(session, made)
         with report.Reporter(console) as reporter:
-            results.append(building.build(usable, made, nodes or session.config.build.nodes, reporter))
+            results.append(building.build(usable, made, nodes or session.config.build.nodes, reporter, urgent))
         if not common.json:
             report.summary(console, results[-1])
             report.beside(console, made.left_out)
@@ -75,3 +85,14 @@ def _helped(session: Session, plain: bool, audit: float | None) -> Session:
             raise InputError(f"--audit-compiles {audit:g} is no percentage", "use 0 to 100")
         chosen = chosen.model_copy(update={"compile": chosen.compile.model_copy(update={"audit_percent": audit})})
     return replace(session, config=chosen)
+
+
+def _weighed(session: Session, weight: float | None) -> Session:
+    """The session with the weight that `build`'s option gives it."""
+    if weight is None:
+        return session
+    if not config.LIGHTEST <= weight <= config.HEAVIEST:
+        mend = f"use {config.LIGHTEST:g} to {config.HEAVIEST:g}; other builds have 1"
+        raise InputError(f"--weight {weight:g} is no weight", mend)
+    build = session.config.build.model_copy(update={"weight": weight})
+    return replace(session, config=session.config.model_copy(update={"build": build}))
