@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scheduling import FAST_AND_SLOW, ONE, OURS, RULES, TWO, A, B, C, D, graphs, machines, run, task
 
 from cluster.errors import InputError
 from cluster.master.schedule import bound, core, hosts, simulation, tasks
@@ -29,15 +30,6 @@ from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import State, ranked
 from cluster.master.schedule.tasks import Task
 from cluster.model import Cpv, Verdict
-
-A, B, C, D = (Cpv(f"cat/{name}-1") for name in "abcd")
-ONE = (Host("here", ("node-1",)),)
-TWO = (Host("here", ("node-1", "node-2")),)
-OURS = Earliest()
-
-
-def task(cpv: str, *needs: str, seconds: float = 10.0, **more: float | str | bool) -> Task:
-    return Task(Cpv(cpv), seconds, tuple(map(Cpv, needs)), **more)  # type: ignore[arg-type]
 
 
 def begin(*some: Task, on: Iterable[Host] = TWO, attempts: int = 3) -> tuple[State, tuple[Action, ...]]:
@@ -103,9 +95,6 @@ def test_nothing_to_do_is_done() -> None:
 def test_packages_in_a_circle_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=f"{A} -> {B} -> {A}"):
         tasks.of([task(A, B), task(B, A), task(C, B)])
-
-
-FAST_AND_SLOW = (Host("fast", ("fast",), 4.0), Host("slow", ("slow",), 1.0))
 
 
 def test_a_package_waits_for_a_fast_node_where_that_ends_sooner() -> None:
@@ -198,7 +187,7 @@ def test_no_more_than_is_allowed_is_built_at_once() -> None:
 
 
 def test_builds_that_take_something_else_than_expected_ask_for_another_rule() -> None:
-    state, _ = begin(task(A), task(B), task(C))
+    state, _ = begin(task(A), task(B), task(C), task(D))
     state, actions = built(state, A, 20.0)
     assert Rethink() in actions
     state, actions = core.schedule(state, Adopted(20.0, ranked(PEERS["hydra"], state.tasks)))
@@ -219,47 +208,6 @@ def test_hosts_are_read_from_counts_and_speeds() -> None:
 def test_other_hosts_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="COUNTxSPEED"):
         hosts.parse(text)
-
-
-@st.composite
-def graphs(draw: st.DrawFn, most: int = 12) -> list[Task]:
-    """A random DAG of packages that use some of their host."""
-    names = [Cpv(f"cat/p{number}-1") for number in range(draw(st.integers(1, most)))]
-    return [
-        Task(
-            cpv,
-            draw(st.floats(0.5, 100.0)),
-            tuple(draw(st.sets(st.sampled_from(names[:number]), max_size=3))) if number else (),
-            memory_mib=draw(st.sampled_from([0.0, 100.0, 500.0, 2000.0])),
-            disk_mib=draw(st.sampled_from([0.0, 300.0])),
-            apart=draw(st.sampled_from(["", "", "", "browser"])),
-            urgent=draw(st.booleans()),
-        )
-        for number, cpv in enumerate(names)
-    ]
-
-
-@st.composite
-def machines(draw: st.DrawFn) -> tuple[Host, ...]:
-    """Some hosts, some of them with little memory."""
-    return tuple(
-        Host(
-            f"host{number}",
-            tuple(f"host{number}/{node}" for node in range(draw(st.integers(1, 3)))),
-            draw(st.sampled_from([0.5, 1.0, 1.0, 4.0])),
-            memory_mib=draw(st.sampled_from([float("inf"), 600.0, 1000.0])),
-            disk_mib=draw(st.sampled_from([float("inf"), 400.0])),
-        )
-        for number in range(draw(st.integers(1, 3)))
-    )
-
-
-RULES = st.sampled_from([OURS, Earliest(0.5, 30.0), *PEERS.values()])
-
-
-def run(state: State, **world: object) -> simulation.Trace:
-    expected = tuple(one.seconds for one in state.tasks.all)
-    return simulation.run(state, simulation.World(**{"seconds": expected, **world}))  # type: ignore[arg-type]
 
 
 def overlaps(stays: Iterable[simulation.Stay], at: simulation.Stay) -> list[simulation.Stay]:

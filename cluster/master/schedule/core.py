@@ -48,15 +48,16 @@ def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """What follows from `event`: another state, and what is to be done."""
     match event:
         case Joined(_, host):
-            return _filled(*_rehosted(_with_host(state, host), host, event.at))
+            return _filled(_rehosted(_with_host(state, host), host), event.at)
         case Left(_, name):
-            return _filled(*_rehosted(_without_host(state, name), state.hosts[name], event.at))
+            return _filled(_rehosted(_without_host(state, name), state.hosts[name]), event.at)
         case Allowed(_, nodes):
             return _filled(Draft(replace(state, allowed=nodes)), event.at)
         case Adopted(_, ranking):
             return _filled(Draft(reranked(state, ranking)), event.at)
         case Finished(_, cpv, verdict):
-            return _filled(*_finished(state, state.tasks.places[cpv], event.at, verdict))
+            draft, blocked = _finished(state, state.tasks.places[cpv], event.at, verdict)
+            return _filled(draft, event.at, blocked)
         case Tick(at):
             return _filled(Draft(state), at)
 
@@ -68,38 +69,40 @@ def _filled(draft: Draft, now: float, actions: tuple[Action, ...] = ()) -> tuple
     started = (
         Dispatch(draft.tasks[place].cpv, draft.running[place].node, draft.tried[place]) for place in draft.started
     )
-    return draft.frozen(), (*actions, *started, *wake)
+    actions = (*actions, *started, *wake, *_rethought(draft))
+    return draft.frozen(), actions
+
+
+def _rethought(draft: Draft) -> tuple[Rethink, ...]:
+    """After all else, so that an Adopted that is dealt with at once finds it done."""
+    if draft.drift_s <= _DRIFT * max(0.0, draft.left_s) or not draft.unbegun:
+        return ()
+    draft.drift_s = 0.0
+    return (Rethink(),)
 
 
 def reranked(state: State, ranking: Ranking) -> State:
+    """`state` with another rule, which takes effect at the next event."""
     ready = tuple(sorted((ranking.keys[place], place) for _, place in state.ready))
     return replace(state, ranking=ranking, ready=ready, drift_s=0.0)
 
 
-def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[Draft, float, tuple[Action, ...]]:
+def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[Draft, tuple[Block, ...]]:
     draft = Draft(state)
     running = draft.stop(place)
     if verdict is Verdict.BUILT:
         off_s = abs(now - running.end) * state.hosts[running.host].speed
         draft.drift_s += off_s
         draft.off_s += off_s
-    blocked = _ended(state, draft, place, verdict)
-    return draft, now, (*blocked, *_rethought(draft))
+    return draft, _ended(state, draft, place, verdict)
 
 
-def _rehosted(state: State, host: Host, now: float) -> tuple[Draft, float, tuple[Action, ...]]:
+def _rehosted(state: State, host: Host) -> Draft:
     """After `host` came or went: as if all that it could do of what is left took longer or shorter."""
     draft = Draft(state)
     capacity = sum(other.speed * len(other.nodes) for other in {**state.hosts, host.name: host}.values())
     draft.drift_s += state.left_s * host.speed * len(host.nodes) / capacity
-    return draft, now, _rethought(draft)
-
-
-def _rethought(draft: Draft) -> tuple[Action, ...]:
-    if draft.drift_s <= _DRIFT * draft.left_s:
-        return ()
-    draft.drift_s = 0.0
-    return (Rethink(),)
+    return draft
 
 
 def _ended(state: State, draft: Draft, place: int, verdict: Verdict) -> tuple[Block, ...]:

@@ -104,8 +104,11 @@ class Room:
 
     def given(self, task: Task, host: Host, node: str) -> Room:
         """What is left when `task` has left `node`."""
+        nodes = (*self.nodes, node)
+        if len(nodes) == len(host.nodes):  # all of it, whatever sums of floats have come to
+            return Room(nodes, host.memory_mib, host.disk_mib)
         return Room(
-            (*self.nodes, node),
+            nodes,
             self.memory_mib + min(task.memory_mib, host.memory_mib),
             self.disk_mib + min(task.disk_mib, host.disk_mib),
             self.apart - {task.apart} if task.apart else self.apart,
@@ -191,6 +194,11 @@ class Draft:
         """Whether there is a node that may start a package."""
         allowed = self._state.allowed
         return any(self.idle.values()) and (allowed is None or len(self.running) < allowed)
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether there is anything that has neither ended nor is running."""
+        return len(self.ended) + len(self.running) < len(self.tasks)
 
     def fits(self, place: int, name: str) -> bool:
         """Whether that host has room for a package now."""
