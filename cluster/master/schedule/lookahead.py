@@ -24,7 +24,8 @@ def candidates() -> Iterator[Rule]:
     """The rules that are tried, those that are most often the best first."""
     yield from (Earliest(), Earliest(hops=0.5), Earliest(wait_s=60.0))
     yield from PEERS.values()
-    yield from (Earliest(hops, wait_s) for wait_s in (0.0, 60.0, 600.0) for hops in (0.25, 0.5, 0.75, 1.0))
+    yield from (Earliest(hops) for hops in (0.25, 0.75, 1.0))
+    yield from (Earliest(hops, wait_s) for wait_s in (60.0, 600.0) for hops in (0.25, 0.5, 0.75, 1.0))
 
 
 def choose(state: State, now: float, rules: Iterable[Rule] | None = None) -> Ranking:
