@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling import OURS, RULES, A, B, graphs, machines, run, task
 
@@ -27,6 +27,7 @@ class Kept:
         return decided
 
 
+@settings(max_examples=30)
 @given(graphs(), machines(), RULES, RULES, st.integers(0, 99))
 def test_a_state_that_was_kept_is_as_it_was_and_leads_to_the_same_again(
     some: list[Task], on: tuple[Host, ...], rule: Rule, other: Rule, seed: int

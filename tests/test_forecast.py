@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling import OURS, A, B, C, graphs, task
 
@@ -84,6 +84,7 @@ def overfull(draft: Draft, spans: Sequence[Span], moment: float) -> list[str]:
     return found
 
 
+@settings(max_examples=30)
 @given(crowds())
 def test_no_room_is_promised_that_is_not_there(crowd: tuple[Draft, list[int]]) -> None:
     draft, waiting = crowd
@@ -93,6 +94,7 @@ def test_no_room_is_promised_that_is_not_there(crowd: tuple[Draft, list[int]]) -
         assert overfull(draft, spans, since) == []
 
 
+@settings(max_examples=30)
 @given(crowds())
 def test_each_is_promised_the_first_moment_at_which_it_fits(crowd: tuple[Draft, list[int]]) -> None:
     """Of the moments at which something ends, on whatever host."""
@@ -108,6 +110,7 @@ def test_each_is_promised_the_first_moment_at_which_it_fits(crowd: tuple[Draft, 
                 assert any(overfull(draft, [*before, span], at) for at in changes)
 
 
+@settings(max_examples=30)
 @given(crowds())
 def test_what_is_wanted_less_puts_off_nothing(crowd: tuple[Draft, list[int]]) -> None:
     """Each promise is the same whatever comes after it: conservative backfilling."""
@@ -141,6 +144,7 @@ def test_where_a_node_is_all_that_is_waited_for_each_gets_the_next_that_is_free(
     assert [(since, name) for since, _, name, _ in spans] == [(8.0, "other"), (17.0, "other"), (20.0, "one")]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(1.0, 50.0), min_size=3, max_size=9), st.integers(1, 3), st.integers(1, 3))
 def test_both_forecasts_say_the_same_where_only_nodes_count(seconds: list[float], hosts: int, nodes: int) -> None:
     some = [task(f"cat/p{number}-1", seconds=one) for number, one in enumerate(seconds)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import permutations, product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import chosen, ends, optimum
 from scheduling import FAST_AND_SLOW, OURS, RULES, A, B, C, task
@@ -57,11 +57,13 @@ def tried_all(todo: Tasks, hosts: Iterable[Host]) -> float:
     return best
 
 
+@settings(max_examples=30)
 @given(small(4), FEW)
 def test_the_search_leaves_out_nothing_that_is_shorter(todo: Tasks, hosts: tuple[Host, ...]) -> None:
     assert optimum(todo, hosts) == pytest.approx(tried_all(todo, hosts))
 
 
+@settings(max_examples=30)
 @given(small(), FEW, RULES)
 def test_no_rule_beats_the_optimum_and_the_optimum_not_the_bound(
     todo: Tasks, hosts: tuple[Host, ...], rule: Rule
@@ -84,18 +86,21 @@ def least_idle(hosts: Iterable[Host]) -> float:
     return 1 + max(speeds) / min(speeds) - max(speeds) / sum(speeds)
 
 
+@settings(max_examples=30)
 @given(small(), FEW, st.sampled_from(list(PEERS.values())))
 def test_what_leaves_no_node_idle_is_within_its_bound(todo: Tasks, hosts: tuple[Host, ...], rule: Rule) -> None:
     found = ends(todo, hosts, ranked(rule, todo))
     assert found <= optimum(todo, hosts, found * _MORE) * least_idle(hosts) * _MORE
 
 
+@settings(max_examples=30)
 @given(small(), st.integers(1, 3).map(lambda count: nodes(*[1.0] * count)), st.sampled_from([OURS, *PEERS.values()]))
 def test_on_equal_nodes_every_rule_is_within_grahams_bound(todo: Tasks, hosts: tuple[Host, ...], rule: Rule) -> None:
     found = ends(todo, hosts, ranked(rule, todo))
     assert found <= optimum(todo, hosts, found * _MORE) * (2 - 1 / len(hosts)) * _MORE
 
 
+@settings(max_examples=30)
 @given(small(), FEW)
 def test_what_looking_ahead_chooses_is_within_that_bound_too(todo: Tasks, hosts: tuple[Host, ...]) -> None:
     found = chosen(todo, hosts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling import FAST_AND_SLOW, A, B, C, D, graphs, machines, run, task
 
@@ -54,6 +54,7 @@ def after(todo: Tasks, place: int) -> set[int]:
     return {place}.union(*(after(todo, dependent) for dependent in todo.dependents[place]))
 
 
+@settings(max_examples=30)
 @given(graphs(), st.integers(1, 5))
 def test_dpb_counts_every_dependent_once(some: list[Task], columns: int) -> None:
     todo = tasks.of(some)
@@ -142,6 +143,7 @@ def test_random_is_the_same_for_the_same_graph_and_no_list() -> None:
     assert order("random", *some) != [one.cpv for one in some]
 
 
+@settings(max_examples=30)
 @given(graphs(), machines(), st.sampled_from(list(PEERS.values())))
 def test_all_of_them_end_what_they_begin(some: list[Task], on: tuple[Host, ...], rule: Rule) -> None:
     todo = tasks.of(some)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduling import FAST_AND_SLOW, ONE, OURS, RULES, TWO, A, B, C, graphs, machines, run, task
 
@@ -66,6 +66,7 @@ def test_how_an_attempt_ends_depends_on_nothing_else(place: int, attempt: int, s
     assert World((), 0.0, seed).end(place, attempt) == (1.0, Verdict.BUILT)
 
 
+@settings(max_examples=30)
 @given(graphs(), machines(), RULES, st.integers(0, 9))
 def test_the_same_world_is_the_same_run(some: list[Task], on: tuple[Host, ...], rule: Rule, seed: int) -> None:
     todo = tasks.of(some)
@@ -187,6 +188,7 @@ def test_what_is_overdue_is_expected_to_take_as_long_again_as_it_is_late() -> No
     assert simulation.run(state, World((10.0,)), now=14.0).end == 18.0
 
 
+@settings(max_examples=30)
 @given(graphs(), machines(), RULES, st.data())
 def test_hosts_may_come_and_go_and_all_is_built_as_long_as_one_is_left(
     some: list[Task], on: tuple[Host, ...], rule: Rule, data: st.DataObject
