@@ -50,7 +50,7 @@ def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         case Joined(_, host):
             return _filled(_rehosted(_with_host(state, host), host), event.at)
         case Left(_, name):
-            return _filled(_rehosted(_without_host(state, name), state.hosts[name]), event.at)
+            return _filled(_rehosted(_without_host(state, name, event.at), state.hosts[name]), event.at)
         case Allowed(_, nodes):
             return _filled(Draft(replace(state, allowed=nodes)), event.at)
         case Adopted(_, ranking):
@@ -94,7 +94,7 @@ def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[D
         off_s = abs(now - running.end) * state.hosts[running.host].speed
         draft.drift_s += off_s
         draft.off_s += off_s
-    return draft, _ended(state, draft, place, verdict)
+    return draft, _ended(state, draft, place, now, verdict)
 
 
 def _rehosted(state: State, host: Host) -> Draft:
@@ -105,12 +105,12 @@ def _rehosted(state: State, host: Host) -> Draft:
     return draft
 
 
-def _ended(state: State, draft: Draft, place: int, verdict: Verdict) -> tuple[Block, ...]:
+def _ended(state: State, draft: Draft, place: int, now: float, verdict: Verdict) -> tuple[Block, ...]:
     """What comes of the end of a package for those that need it."""
     if verdict is Verdict.LOST and draft.tried[place] < state.attempts:
-        draft.open(place)
+        draft.open(place, now)
         return ()
-    draft.end(place, verdict)
+    draft.end(place, now, verdict)
     if verdict in (Verdict.BUILT, Verdict.SKIPPED):
         for dependent in state.tasks.dependents[place]:
             left = draft.missing[dependent] - 1
@@ -118,11 +118,11 @@ def _ended(state: State, draft: Draft, place: int, verdict: Verdict) -> tuple[Bl
                 draft.missing[dependent] = left
             else:
                 del draft.missing[dependent]
-                draft.open(dependent)
+                draft.open(dependent, now)
         return ()
     blocked = sorted(_downstream(state, draft, place), key=lambda other: state.tasks.all[other].cpv)
     for other in blocked:
-        draft.end(other, Verdict.BLOCKED)
+        draft.end(other, now, Verdict.BLOCKED)
     return tuple(Block(state.tasks.all[other].cpv, state.tasks.all[place].cpv) for other in blocked)
 
 
@@ -150,12 +150,12 @@ def _with_host(state: State, host: Host) -> State:
     )
 
 
-def _without_host(state: State, name: str) -> State:
+def _without_host(state: State, name: str, now: float) -> State:
     draft = Draft(state)
     for place in [place for place, running in state.running.items() if running.host == name]:
         draft.stop(place)
         draft.tried[place] -= 1  # it was not the package's fault, nor its node's
-        draft.open(place)
+        draft.open(place, now)
     draft.idle[state.hosts[name].speed].remove(name)
     state = draft.frozen()
     pools = tuple(pool for pool in state.pools if pool.idle or pool.busy)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from types import MappingProxyType
 
-from cluster.master.schedule.state import Draft, Rule
+from cluster.master.schedule.state import Draft, Rule, Start
 from cluster.master.schedule.tasks import Tasks, longest
 
 _BINS_S = (4, 16, 64, 256, 1024, 4096, 16384, 65536, 1048576)
@@ -46,10 +46,14 @@ class Dpb:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start what each node may have."""
+        return _follow(draft, self.starts(draft, now))
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """For the fastest nodes first; there is no plan for what they do not take."""
         for speed in draft.speeds:
             while (found := self._next(draft, speed)) is not None:
                 draft.start(*found, now)
-        return math.inf
+                yield Start(found[0], now, found[1])
 
     def _next(self, draft: Draft, speed: float) -> tuple[int, str] | None:
         """The next package for the hosts of `speed`, and on which."""
@@ -108,7 +112,11 @@ class Hydra:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start all that can start."""
-        return _start_all(draft, now, _least_loaded)
+        return _follow(draft, self.starts(draft, now))
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Those that a node is to the liking of; there is no plan for the others."""
+        return _picked(draft, now, _least_loaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,11 @@ class Poudriere:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start all that can start."""
-        return _start_all(draft, now, _any)
+        return _follow(draft, self.starts(draft, now))
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Those that a node is to the liking of; there is no plan for the others."""
+        return _picked(draft, now, _any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +165,11 @@ class Portage:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start all that can start."""
-        return _start_all(draft, now, _any)
+        return _follow(draft, self.starts(draft, now))
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Those that a node is to the liking of; there is no plan for the others."""
+        return _picked(draft, now, _any)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +185,11 @@ class Random:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start all that can start."""
-        return _start_all(draft, now, _any)
+        return _follow(draft, self.starts(draft, now))
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Those that a node is to the liking of; there is no plan for the others."""
+        return _picked(draft, now, _any)
 
 
 PEERS: Mapping[str, Rule] = MappingProxyType(
@@ -178,15 +198,20 @@ PEERS: Mapping[str, Rule] = MappingProxyType(
 """By the names of the builders."""
 
 
-def _start_all(draft: Draft, now: float, pick: Callable[[Draft, int], str | None]) -> float:
-    """Start each package, in order, on the host that it picks of those with room for it."""
+def _follow(draft: Draft, starts: Iterator[Start]) -> float:
+    """Start all that `starts` has while a node is free; none of these waits for a better one."""
+    while draft.free and next(starts, None):
+        pass
+    return math.inf
+
+
+def _picked(draft: Draft, now: float, pick: Callable[[Draft, int], str | None]) -> Iterator[Start]:
+    """Each package, in order, on the host that it picks of those with room for it."""
     for place in draft.waiting():
-        if not draft.free:
-            break
         name = pick(draft, place)
         if name is not None:
             draft.start(place, name, now)
-    return math.inf
+            yield Start(place, now, name)
 
 
 def _any(draft: Draft, place: int) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cluster.master.schedule import forecast
-from cluster.master.schedule.state import Draft
+from cluster.master.schedule.state import Draft, Start
 from cluster.master.schedule.tasks import Task, Tasks, longest
 
 _PATIENCE_S = 1.0  # after the time when what is waited for should have come
@@ -38,22 +39,25 @@ class Earliest:
 
     def place(self, draft: Draft, now: float) -> float:
         """Start what ends sooner on a free node than on any that it could wait for."""
-        again = math.inf
+        again, reserved = math.inf, 0
+        starts = self.starts(draft, now)
+        while draft.free and reserved < _AHEAD and (start := next(starts, None)):
+            if start.at > now:
+                reserved += 1
+                again = min(again, start.at + _PATIENCE_S)
+        return again
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Each package where it ends first, after those that are wanted more."""
         forecasts: dict[float, forecast.Forecast] = {}
-        reserved = 0
         for place in draft.waiting():
-            if not draft.free or reserved == _AHEAD:
-                break
             task = draft.tasks[place]
             speed, at, name = self._choice(draft, forecasts, place, task, now)
             if at <= now:
                 draft.start(place, name, now)
-            else:
-                reserved += 1
-                again = min(again, at + _PATIENCE_S)
             if speed in forecasts:
                 forecasts[speed].reserve(task, at, name)
-        return again
+            yield Start(place, at, name)
 
     def _choice(
         self, draft: Draft, forecasts: dict[float, forecast.Forecast], place: int, task: Task, now: float

@@ -35,6 +35,22 @@ class Rule(Hashable, Protocol):
         """Start what is to start now; the time to look again if nothing happens before, or infinity."""
         ...
 
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """What `place` goes by: when and where packages that wait are to start, in order, however far it is followed.
+
+        One that is to start now is started in `draft` before it is given.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is decided of a package that waits."""
+
+    place: int
+    at: float
+    host: str
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -149,6 +165,8 @@ class State:
     running: Map[int, Running] = field(default_factory=Map)
     tried: Map[int, int] = field(default_factory=Map)
     ended: Map[int, Verdict] = field(default_factory=Map)
+    since: Map[int, float] = field(default_factory=Map)
+    """When each package that is ready, runs or has ended became ready or ended; those not here were from the start."""
     left_s: float = 0.0
     """What has not ended was expected to take together, on a node of speed 1."""
     drift_s: float = 0.0
@@ -179,6 +197,7 @@ class Draft:
         self.running = state.running.mutate()
         self.tried = state.tried.mutate()
         self.ended = state.ended.mutate()
+        self.since = state.since.mutate()
         self.started: list[int] = []
         self.left_s = state.left_s
         self.drift_s = state.drift_s
@@ -192,8 +211,13 @@ class Draft:
     @property
     def free(self) -> bool:
         """Whether there is a node that may start a package."""
+        return self.may and any(self.idle.values())
+
+    @property
+    def may(self) -> bool:
+        """Whether as few packages are being built as to allow one more."""
         allowed = self._state.allowed
-        return any(self.idle.values()) and (allowed is None or len(self.running) < allowed)
+        return allowed is None or len(self.running) < allowed
 
     @property
     def unbegun(self) -> bool:
@@ -236,13 +260,15 @@ class Draft:
             self.idle[host.speed].append(running.host)
         return running
 
-    def end(self, place: int, verdict: Verdict) -> None:
+    def end(self, place: int, now: float, verdict: Verdict) -> None:
         """A package has ended for good."""
         self.ended[place] = verdict
+        self.since[place] = now
         self.left_s -= self.tasks[place].seconds
 
-    def open(self, place: int) -> None:
+    def open(self, place: int, now: float) -> None:
         """A package could start from now on."""
+        self.since[place] = now
         insort(self.ready, (self._state.ranking.keys[place], place))
 
     def frozen(self) -> State:
@@ -261,6 +287,7 @@ class Draft:
             running=self.running.finish(),
             tried=self.tried.finish(),
             ended=self.ended.finish(),
+            since=self.since.finish(),
             left_s=self.left_s,
             drift_s=self.drift_s,
             off_s=self.off_s,
