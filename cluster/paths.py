@@ -45,7 +45,7 @@ def locked(path: Path) -> Iterator[None]:
 class Directories:
     """The directories of one installation.
 
-    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), logs/
+    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), status/, logs/
     cache/    stages/ (system images), qemu/, apt/, distfiles/
     binhosts/ TARGET/ (a PKGDIR with its Packages index)
     """
@@ -58,6 +58,11 @@ class Directories:
     def logs(self) -> Path:
         """Build logs, one directory per target."""
         return self.state / "logs"
+
+    @property
+    def status(self) -> Path:
+        """What is known of the latest run of each target and variant."""
+        return self.state / "status"
 
     @property
     def journal(self) -> Path:

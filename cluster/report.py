@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
+from cluster.clock import clock
 from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Result, Verdict
 
 _HEARTBEAT_S = 4.0  # nothing is silent for more than five
@@ -56,6 +57,7 @@ class Reporter:
         self._step: tuple[str, float] | None = None
         self._nodes: dict[str, _Working] = {}
         self._total = self._done = 0
+        self._end: float | None = None
         self._spoke = time.monotonic()
         self._ended = threading.Event()
         self._live: Live | None = None
@@ -107,8 +109,13 @@ class Reporter:
         """The jobs of `plan` begin."""
         with self._lock:
             self._finish_step()
-            self._total = len(plan.to_build)
+            self._total, self._done, self._end = len(plan.to_build), 0, None
             self._say(f"[bold]{escape(_counts(plan))}[/]")
+
+    def expect(self, end: float) -> None:
+        """The jobs are expected to be done then, in seconds since the epoch."""
+        with self._lock:
+            self._end = end
 
     def dispatched(self, job: Job, node: str) -> None:
         """A job was given to a node."""
@@ -164,7 +171,12 @@ class Reporter:
         if self._step is not None:
             return f"{self._step[0]}: {now - self._step[1]:.0f} s"
         parts = [f"{node} {w.cpv} {w.phase} {now - w.phase_since:.0f} s" for node, w in sorted(self._nodes.items())]
-        return f"{self._done}/{self._total} done; {'; '.join(parts)}" if parts else ""
+        return f"{self._done_so_far}; {'; '.join(parts)}" if parts else ""
+
+    @property
+    def _done_so_far(self) -> str:
+        end = f", about {clock(self._end, time.time())}" if self._end is not None else ""
+        return f"{self._done} of {self._total} done{end}"
 
     def _render(self) -> Group | Spinner | str:
         with self._lock:
@@ -176,7 +188,7 @@ class Reporter:
             table = Table.grid(padding=(0, 2))
             for node, working in sorted(self._nodes.items()):
                 table.add_row(f"[cyan]{node}[/]", working.cpv, working.phase, f"[dim]{now - working.since:.0f} s[/]")
-            return Group(table, Spinner("dots", f" {self._done} of {self._total} done"))
+            return Group(table, Spinner("dots", f" {self._done_so_far}"))
 
 
 def _details(outcome: Outcome) -> str:

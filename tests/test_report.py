@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from cluster.model import Action, Compiles, Cpv, Job, Outcome, Plan, Result, Ver
 A, B, C, D = (Cpv(f"cat/{name}-1") for name in "abcd")
 
 _SILENT_S = 5.0
+NOON = time.mktime((2026, 5, 4, 12, 0, 0, 0, 0, -1))
 
 
 def a_plan() -> Plan:
@@ -207,7 +209,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     clock = Clock()
-    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(report, "time", SimpleNamespace(monotonic=clock.monotonic, time=lambda: NOON))
     return Watched(clock)
 
 
@@ -229,10 +231,26 @@ def test_heartbeat_names_what_each_node_does(watched: Watched) -> None:
     watched.clock.now += 2
     reporter.entered("node-2", "compile")
     said = watched.beat(2)
-    assert [line.strip() for line in said] == [f"0/3 done; node-1 {B} configure 4 s; node-2 {D} compile 2 s"]
+    assert [line.strip() for line in said] == [f"0 of 3 done; node-1 {B} configure 4 s; node-2 {D} compile 2 s"]
     reporter.ended(Outcome(D, Verdict.BUILT, node="node-2"))
     said = watched.beat(4)
-    assert [line.strip() for line in said] == [f"1/3 done; node-1 {B} configure 8 s"]
+    assert [line.strip() for line in said] == [f"1 of 3 done; node-1 {B} configure 8 s"]
+
+
+def test_heartbeat_says_when_all_is_expected_to_be_done(watched: Watched) -> None:
+    watched.reporter.start(a_plan())
+    watched.reporter.dispatched(Job(package(B), 1), "node-1")
+    watched.reporter.expect(NOON + 90 * 60)
+    assert watched.beat(4)[0].strip() == f"0 of 3 done, about 13:30; node-1 {B} starting 4 s"
+
+
+def test_a_second_round_is_counted_from_its_own_beginning(watched: Watched) -> None:
+    watched.reporter.start(a_plan())
+    watched.reporter.expect(NOON)
+    watched.reporter.ended(Outcome(B, Verdict.BUILT, node="node-1"))
+    watched.reporter.start(plan(package(D)))
+    watched.reporter.dispatched(Job(package(D), 1), "node-1")
+    assert watched.beat(4)[0].strip() == f"0 of 1 done; node-1 {D} starting 4 s"
 
 
 def test_heartbeat_is_quiet_while_there_is_other_news_and_when_nothing_goes_on(watched: Watched) -> None:
@@ -253,7 +271,7 @@ def test_a_lost_package_is_not_done_and_its_next_attempt_is_shown(watched: Watch
     lines = [line for _, line in watched.said]
     assert f"   lost {B}  the console fell silent" in lines
     assert f"node-1: {B} starts (attempt 2)" in lines
-    assert watched.beat(4)[0].strip().startswith("0/3 done; ")
+    assert watched.beat(4)[0].strip().startswith("0 of 3 done; ")
 
 
 def test_a_step_that_ends_with_an_error_is_not_ticked_off(watched: Watched) -> None:

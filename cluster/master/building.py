@@ -12,6 +12,7 @@ from cluster import paths
 from cluster.errors import InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import bootstrap, claims, dispatch, engines, equipment, expected, judge, runs
+from cluster.master.bulletin import Publisher
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
@@ -77,6 +78,10 @@ def _build(
         before = binhost.records()
         sharing = stack.enter_context(_sharing(session, nodes, reporter))
         reporter.start(plan)
+        name = session.name or session.target.name
+        publisher = stack.enter_context(
+            Publisher(session.directories.status, name, live.directory.name, reporter.expect)
+        )
         outcomes = dispatch.run(
             plan,
             engine,
@@ -88,6 +93,7 @@ def _build(
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
             part=sharing,
+            watcher=publisher,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cluster.master.engines import Engine
-from cluster.master.progress import Progress
+from cluster.master.progress import Progress, Watcher
 from cluster.master.schedule import core, events, lookahead, slots
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
@@ -44,18 +44,19 @@ def run(
     record: Callable[[Outcome], None],
     settle: Callable[[Package], str] = lambda package: "",
     part: Part | None = None,
+    watcher: Watcher | None = None,
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says, which is `todo`, on `hosts`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
-    When it is interrupted it stops the engine.
+    `watcher` is shown every step. When it is interrupted it stops the engine.
     """
     hosts = tuple(hosts)
     state = core.start(todo, hosts, ranked(Earliest(), todo), attempts)
     with ThreadPoolExecutor(max_workers=1 + sum(len(host.nodes) for host in hosts)) as pool:
-        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle, part)
+        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle, part, watcher)
         try:
             return loop.outcomes_in_the_end()
         except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
@@ -86,6 +87,7 @@ class _Loop:
     record: Callable[[Outcome], None]
     settle: Callable[[Package], str]
     part: Part | None
+    watcher: Watcher | None
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
     shares: Mapping[str, int] = field(default_factory=dict)
@@ -130,6 +132,7 @@ class _Loop:
             except queue.Empty:
                 self.progress.tick()
                 self._ask()
+                self._show()
                 if self.now >= self.wake:
                     self._step(events.Tick(self.now))
 
@@ -146,9 +149,14 @@ class _Loop:
     def _step(self, event: events.Event) -> None:
         self.wake = math.inf
         self.state, actions = core.schedule(self.state, event)
+        self._show()
         self._share()
         for action in actions:
             self._act(action)
+
+    def _show(self) -> None:
+        if self.watcher is not None:
+            self.watcher.saw(self.state, self.now)
 
     def _act(self, action: events.Action) -> None:
         match action:
@@ -171,7 +179,12 @@ class _Loop:
             package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
         job = Job(package, attempt, self._jobs(package.cpv))
         self.progress.dispatched(job, node)
-        self._submit(self.engine.run, job, node, lambda phase: self.progress.entered(node, phase))
+        self._submit(self.engine.run, job, node, lambda phase: self._entered(node, phase))
+
+    def _entered(self, node: str, phase: str) -> None:
+        self.progress.entered(node, phase)
+        if self.watcher is not None:
+            self.watcher.entered(node, phase)
 
     def _jobs(self, cpv: Cpv) -> int:
         task = self.state.tasks.all[self.state.tasks.places[cpv]]

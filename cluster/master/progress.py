@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cluster.master.schedule.state import State
 from cluster.model import Job, Outcome, Plan
 
 
@@ -44,4 +45,20 @@ class Reporter(Progress, Protocol):
 
     def start(self, plan: Plan) -> None:
         """The jobs of `plan` begin."""
+        ...
+
+    def expect(self, end: float) -> None:
+        """The jobs are expected to be done then, in seconds since the epoch."""
+        ...
+
+
+class Watcher(Protocol):
+    """Is shown what the scheduler of a run knows."""
+
+    def saw(self, state: State, now: float) -> None:
+        """Where the run stands at `now`, seconds since its start; after each step, and about once a second."""
+        ...
+
+    def entered(self, node: str, phase: str) -> None:
+        """The job of `node` is in a new phase; from any thread."""
         ...

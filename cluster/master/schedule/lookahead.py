@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
+from cluster.errors import InputError
 from cluster.master.schedule import bound, core, simulation
 from cluster.master.schedule.peers import PEERS
 from cluster.master.schedule.rules import Earliest
@@ -26,6 +27,14 @@ def candidates() -> Iterator[Rule]:
     yield from PEERS.values()
     yield from (Earliest(hops) for hops in (0.25, 0.75, 1.0))
     yield from (Earliest(hops, wait_s) for wait_s in (60.0, 600.0) for hops in (0.25, 0.5, 0.75, 1.0))
+
+
+def named(name: str) -> Rule:
+    """The candidate of that name. Raises InputError if there is none."""
+    found = next((rule for rule in candidates() if rule.name == name), None)
+    if found is None:
+        raise InputError(f"there is no rule {name!r}", "it was written by another version of this program")
+    return found
 
 
 def choose(state: State, now: float, rules: Iterable[Rule] | None = None) -> Ranking:
