@@ -33,6 +33,7 @@ _VERBS = {
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),
+    "status": ("status", "explain"),
     "history": ("history_show", "history_errors", "history_export", "history_import"),
     "bench": ("bench_emulation", "bench_process", "bench_node", "bench_plan", "bench_size", "bench_schedule"),
 }

@@ -117,6 +117,11 @@ def _has_member(pgid: int, mark: str) -> bool:
     return False
 
 
+def lives(state: Path, name: str) -> bool:
+    """Whether the master of the run whose directory below `state`/runs is called `name` is still there."""
+    return not _is_dead(state / "runs" / name)
+
+
 def _is_dead(run: Path) -> bool:
     try:
         with (run / "lock").open("r+") as stream:

@@ -34,8 +34,10 @@ def find(plan: Plan, name: str) -> Cpv:
     return Cpv(found[0])
 
 
-def among(names: Iterable[str], cpvs: Iterable[Cpv]) -> set[Cpv]:
-    """Those of `cpvs` that one of `names` means, atoms or names without a category. Raises InputError.
+def among(names: Iterable[str], cpvs: Iterable[Cpv], *, absent: tuple[str, str]) -> set[Cpv]:
+    """Those of `cpvs` that one of `names` means, atoms or names without a category.
+
+    Raises InputError, with `absent` (what is the matter with it, and the mend) for a name that means none.
 
     A cpv whose version is none of Gentoo's has only its name, with or without its category.
     """
@@ -48,7 +50,7 @@ def among(names: Iterable[str], cpvs: Iterable[Cpv]) -> set[Cpv]:
         meant = {Cpv(cpv) for cpv in portagelib.matching(name, slots)}
         meant |= {cpv for cpv, full in foreign.items() if name in (full, full.partition("/")[2])}
         if not meant:
-            raise InputError(f"{name} was never built", "`cluster history show` lists what was")
+            raise InputError(f"{name} {absent[0]}", absent[1])
         found |= meant
     return found
 

@@ -23,7 +23,8 @@ def history_show(*names: str, of: OfTarget = None, common: Common | None = None)
     common = common or Common()
     builds = _builds(of, common)
     if names:
-        wanted = subject.among(names, {build.cpv for build in builds})
+        absent = ("was never built", "`cluster history show` lists what was")
+        wanted = subject.among(names, {build.cpv for build in builds}, absent=absent)
         builds = tuple(build for build in builds if build.cpv in wanted)
     found = _courses(builds)
     if common.json:
