@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, takewhile
 from types import MappingProxyType
@@ -24,8 +25,43 @@ _STEPS = 2**20  # in which a time is told from the greatest
 _GOLDEN = 2654435761  # 2**32 over the golden ratio: Knuth, The Art of Computer Programming 3, 6.4
 
 
+class _Greedy(ABC):
+    """Starts all that it may as soon as a node is free: nothing waits for a better one."""
+
+    __slots__ = ()
+
+    def place(self, draft: Draft, now: float) -> float:
+        """Start all that can start; there is never a reason to look again."""
+        starts = self.starts(draft, now)
+        while draft.free and next(starts, None):
+            pass
+        return math.inf
+
+    @abstractmethod
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """What starts now; there is no plan for the others."""
+
+
+class _Picking(_Greedy):
+    """Gives each package, in order, the host that it picks."""
+
+    __slots__ = ()
+
+    def pick(self, draft: Draft, place: int) -> str | None:
+        """One of those with room for the package; None to leave it for now."""
+        return _any(draft, place)
+
+    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
+        """Those that have a host to their liking."""
+        for place in draft.waiting():
+            name = self.pick(draft, place)
+            if name is not None:
+                draft.start(place, name, now)
+                yield Start(place, now, name)
+
+
 @dataclass(frozen=True, slots=True)
-class Dpb:
+class Dpb(_Greedy):
     """OpenBSD's ports: dpb(1), and the queues of DPB::Heuristics and DPB::Heuristics::SpeedFactor.
 
     The fastest free node first. It takes the package that weighs most, which is the time that it took before and that
@@ -43,10 +79,6 @@ class Dpb:
     def priorities(self, tasks: Tasks) -> tuple[float, ...]:
         """By weight."""
         return _weights(tasks)
-
-    def place(self, draft: Draft, now: float) -> float:
-        """Start what each node may have."""
-        return _follow(draft, self.starts(draft, now))
 
     def starts(self, draft: Draft, now: float) -> Iterator[Start]:
         """For the fastest nodes first; there is no plan for what they do not take."""
@@ -93,7 +125,7 @@ class Dpb:
 
 
 @dataclass(frozen=True, slots=True)
-class Hydra:
+class Hydra(_Picking):
     """NixOS: the order of hydra-queue-runner, set to WithRdeps as hydra.nixos.org has it, and its choice of a machine.
 
     The package that most others need directly goes first, the one that was asked for earlier among equals. It takes
@@ -110,17 +142,13 @@ class Hydra:
         """By the number of packages that need each directly."""
         return tuple(float(len(dependents)) for dependents in tasks.dependents)
 
-    def place(self, draft: Draft, now: float) -> float:
-        """Start all that can start."""
-        return _follow(draft, self.starts(draft, now))
-
-    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
-        """Those that a node is to the liking of; there is no plan for the others."""
-        return _picked(draft, now, _least_loaded)
+    def pick(self, draft: Draft, place: int) -> str | None:
+        """The machine with the least load."""
+        return _least_loaded(draft, place)
 
 
 @dataclass(frozen=True, slots=True)
-class Poudriere:
+class Poudriere(_Picking):
     """FreeBSD: the queue of poudriere-bulk(8), with nothing in PRIORITY_BOOST.
 
     The package with the longest chain of packages after it goes first, by their number, as times are not known to it.
@@ -135,17 +163,9 @@ class Poudriere:
         """By the longest chain from each package to the end, in packages."""
         return longest(tasks, lambda task: 1.0)
 
-    def place(self, draft: Draft, now: float) -> float:
-        """Start all that can start."""
-        return _follow(draft, self.starts(draft, now))
-
-    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
-        """Those that a node is to the liking of; there is no plan for the others."""
-        return _picked(draft, now, _any)
-
 
 @dataclass(frozen=True, slots=True)
-class Portage:
+class Portage(_Picking):
     """Gentoo: emerge --jobs, of its Scheduler, with as many jobs as there are nodes and no limit of load.
 
     The first package of the merge list that needs nothing that is still to be merged goes first, on any node: emerge
@@ -163,17 +183,9 @@ class Portage:
         """By the merge list."""
         return tuple(-float(place) for place in range(len(tasks)))
 
-    def place(self, draft: Draft, now: float) -> float:
-        """Start all that can start."""
-        return _follow(draft, self.starts(draft, now))
-
-    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
-        """Those that a node is to the liking of; there is no plan for the others."""
-        return _picked(draft, now, _any)
-
 
 @dataclass(frozen=True, slots=True)
-class Random:
+class Random(_Picking):
     """Packages in an order that is drawn, on any node; the same for graphs with as many packages."""
 
     name: str = "random"
@@ -183,35 +195,11 @@ class Random:
         drawn = random.Random(len(tasks))
         return tuple(drawn.random() for _ in tasks.all)
 
-    def place(self, draft: Draft, now: float) -> float:
-        """Start all that can start."""
-        return _follow(draft, self.starts(draft, now))
-
-    def starts(self, draft: Draft, now: float) -> Iterator[Start]:
-        """Those that a node is to the liking of; there is no plan for the others."""
-        return _picked(draft, now, _any)
-
 
 PEERS: Mapping[str, Rule] = MappingProxyType(
     {rule.name: rule for rule in (Dpb(), Hydra(), Poudriere(), Portage(), Random())}
 )
 """By the names of the builders."""
-
-
-def _follow(draft: Draft, starts: Iterator[Start]) -> float:
-    """Start all that `starts` has while a node is free; none of these waits for a better one."""
-    while draft.free and next(starts, None):
-        pass
-    return math.inf
-
-
-def _picked(draft: Draft, now: float, pick: Callable[[Draft, int], str | None]) -> Iterator[Start]:
-    """Each package, in order, on the host that it picks of those with room for it."""
-    for place in draft.waiting():
-        name = pick(draft, place)
-        if name is not None:
-            draft.start(place, name, now)
-            yield Start(place, now, name)
 
 
 def _any(draft: Draft, place: int) -> str | None:
