@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from factories import package as make_package
+from processes import eventually
 from repos import write_repository
 
 from cluster import paths, target
@@ -105,7 +106,7 @@ def test_a_build_that_hangs_is_ended_with_all_its_processes(place: Path, root: c
     body = UNPACK + "src_compile() { echo $$ > /job/out/started; exec -a hanging-build sleep 1000; }\n"
     built, _ = build(place, root, body, Limits(total_s=120, silence_s=4))
     assert built.failure == "compile: printed nothing for 4 s"
-    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"hanging-build" in _read(path)]
+    assert eventually(lambda: not any(b"hanging-build" in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")))
 
 
 def _read(path: Path) -> bytes:

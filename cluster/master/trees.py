@@ -296,6 +296,7 @@ def _rsync(tree: Tree, new: Path) -> list[str | Path]:
     return [
         find_program("rsync", "rsync"),
         *("-rlpt", "--safe-links", "--delete", "--delete-excluded", f"--timeout={_RSYNC_SILENCE_S}", *connect),
+        "--modify-window=-1",  # nanoseconds: an ebuild is often written twice in a second, and stays of one size
         *("--exclude=/.git", "--exclude=/distfiles", "--exclude=/packages"),
         f"--link-dest={tree.location}",
         "--",
