@@ -16,7 +16,7 @@ from cluster.master.schedule import hosts as host_kinds
 from cluster.master.schedule.advice import Kind
 from cluster.master.schedule.hosts import Host
 from cluster.options import Common, KeepGoing, What, console_for, print_json
-from cluster.verbs.planned import workload_of
+from cluster.verbs.workloads import workload_of
 
 _FAST = 4.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from cluster import report
-from cluster.errors import InputError
-from cluster.master import historyfile, planning, resolver, workload
+from cluster.master import planning, resolver
 from cluster.master.session import Session
-from cluster.master.workload import Workload
 from cluster.model import Plan
-from cluster.options import Common, What, console_for, open_one
+from cluster.options import Common, console_for
 
 
 def plans_of(
@@ -39,23 +36,6 @@ def plan_of(session: Session, atoms: tuple[str, ...], keep_going: bool, *, defau
         made = planning.make_plan(session, atoms, sources=False, defaults=defaults, keep_going=keep_going)
     report.beside(Console(stderr=True), made.left_out, made.warnings)
     return made
-
-
-def workload_of(
-    atoms: tuple[str, ...], graph: Path | None, history: Path | None, keep_going: bool, what: What, common: Common
-) -> Workload:
-    """The packages of the file `graph`, or those that ATOMS build; with the times in `history`, or the journal's.
-
-    Raises InputError.
-    """
-    if graph is not None and atoms:
-        raise InputError(f"--graph {graph} and {' '.join(atoms)} exclude each other", "give one of them")
-    builds = historyfile.read(history) if history is not None else None
-    if graph is not None:
-        return workload.read(graph, builds or ())
-    session = open_one(what, common)
-    made = plan_of(session, atoms, keep_going)
-    return workload.of_plan(made, planning.past_builds(session) if builds is None else builds)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from cluster.errors import InputError
 from cluster.master import trial
 from cluster.master.schedule.hosts import parse
 from cluster.options import Common, KeepGoing, What, console_for, print_json
-from cluster.verbs.planned import workload_of
+from cluster.verbs.workloads import workload_of
 
 
 def simulate(
