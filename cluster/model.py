@@ -242,6 +242,16 @@ class Verdict(enum.StrEnum):
     SKIPPED = "skipped"
     """Already in the binhost."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether what needs the package has it."""
+        return self in (Verdict.BUILT, Verdict.SKIPPED)
+
+    @property
+    def in_passing(self) -> str:
+        """How one that is not there ended, after `which`."""
+        return "was lost" if self is Verdict.LOST else "failed"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,6 +45,11 @@ class Past:
         """Of actual to expected seconds; None where it was not built."""
         took = self.stay.until - self.stay.since
         return took / self.expected_s if self.stay.verdict is Verdict.BUILT and self.expected_s > 0 else None
+
+
+def ratios(past: Iterable[Past]) -> list[float]:
+    """Of actual to expected seconds, of all that was built."""
+    return [ratio for one in past if (ratio := one.ratio) is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Bulletin:
     @property
     def ratios(self) -> list[float]:
         """Of actual to expected seconds, of all that was built."""
-        return [ratio for past in self.past if (ratio := past.ratio) is not None]
+        return ratios(self.past)
 
 
 @cache
@@ -169,7 +174,7 @@ class Publisher:
             return
         if self._first_end == math.inf:
             self._first_end = ahead.end
-        seen = accuracy(ratio for past in self._past if (ratio := past.ratio) is not None)
+        seen = accuracy(ratios(self._past))
         self._expect(self._began + eta(ahead.end, ahead.now, seen).at)
 
     def _publish(self, state: State, now: float, over: Over) -> None:

@@ -163,7 +163,7 @@ class _Loop:
             case events.Dispatch(cpv, node, attempt):
                 self._dispatch(self.packages[cpv], node, attempt)
             case events.Block(cpv, cause):
-                reason = f"needs {cause}, which {_how(self.outcomes[cause])}"
+                reason = f"needs {cause}, which {self.outcomes[cause].verdict.in_passing}"
                 self._finish(Outcome(cpv, Verdict.BLOCKED, reason=reason))
             case events.Wake(at):
                 self.wake = at
@@ -211,7 +211,3 @@ class _Loop:
             self.results.put(work(*arguments))
         except BaseException as error:  # a defect of ours: it must end the run, not hang it
             self.results.put(error)
-
-
-def _how(outcome: Outcome) -> str:
-    return "was lost" if outcome.verdict is Verdict.LOST else "failed"

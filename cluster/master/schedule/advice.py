@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice, starmap
 
 from cluster.master.schedule import bound, core, critical, lookahead, simulation
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Host, capacity, fastest
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.simulation import Stay, Trace
 from cluster.master.schedule.state import ranked
@@ -80,16 +80,14 @@ class Advice:
 def advise(tasks: Tasks, hosts: Sequence[Host], kinds: Sequence[Kind]) -> Advice:
     """When `tasks` end on `hosts`, why not sooner, and what one more of each of `kinds` changes."""
     trace = play(tasks, hosts)
-    capacity = sum(host.speed * len(host.nodes) for host in hosts)
     work = sum(task.seconds for task in tasks.all)
     chain = _longest(tasks)
-    fastest = max(host.speed for host in hosts)
     return Advice(
         end_s=trace.end,
         bound_s=bound.lower(tasks, hosts),
-        idle=1 - work / (capacity * trace.end) if trace.end else 0.0,
+        idle=1 - work / (capacity(hosts) * trace.end) if trace.end else 0.0,
         longest=tuple(tasks.all[place].cpv for place in chain),
-        longest_s=sum(tasks.all[place].seconds for place in chain) / fastest,
+        longest_s=sum(tasks.all[place].seconds for place in chain) / fastest(hosts),
         blame=blame(tasks, trace),
         one_more=tuple(_with(tasks, hosts, kind, 1) for kind in kinds),
     )
@@ -119,8 +117,7 @@ def in_time(tasks: Tasks, hosts: Sequence[Host], kind: Kind, deadline_s: float) 
 
     More hosts are taken never to be worse, which is so but for anomalies (Graham 1969) of a few percent.
     """
-    fastest = max(kind.speed, *(host.speed for host in hosts))
-    if max(longest(tasks, lambda task: task.seconds), default=0.0) > deadline_s * fastest:
+    if max(longest(tasks, lambda task: task.seconds), default=0.0) > deadline_s * max(kind.speed, fastest(hosts)):
         return None
     count = _least(lambda number: _roughly(tasks, _joined(hosts, kind, number)) <= deadline_s, min(_MOST, len(tasks)))
     return None if count is None else _with(tasks, hosts, kind, count)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Host, capacity, fastest
 from cluster.master.schedule.state import State
 from cluster.master.schedule.tasks import Tasks, longest
 
@@ -27,15 +27,7 @@ def lower(tasks: Tasks, hosts: Iterable[Host], gone: Mapping[str, float] = _NONE
     every = tuple(hosts)
     work = sum(task.seconds for task in tasks.all)
     chain = max(longest(tasks, lambda task: task.seconds), default=0.0)
-    return max(_until(work, _capacity, every, gone), _until(chain, _fastest, every, gone))
-
-
-def _capacity(hosts: Iterable[Host]) -> float:
-    return sum(host.speed * len(host.nodes) for host in hosts)
-
-
-def _fastest(hosts: Iterable[Host]) -> float:
-    return max((host.speed for host in hosts), default=0.0)
+    return max(_until(work, capacity, every, gone), _until(chain, fastest, every, gone))
 
 
 def _until(
@@ -64,10 +56,10 @@ def left(state: State, now: float) -> float:
     speeds = {place: state.hosts[running.host].speed for place, running in state.running.items()}
     begun = sum((at - now) * speeds[place] for place, at in expected.items())
     waiting = state.left_s - sum(state.tasks.all[place].seconds for place in expected)
-    fastest = _fastest(hosts)
+    greatest = fastest(hosts)
     ends: dict[int, float] = {}
     for place in state.tasks.order:
         if place not in state.ended:
             ready = max((ends.get(need, now) for need in state.tasks.needs[place]), default=now)
-            ends[place] = expected.get(place, ready + state.tasks.all[place].seconds / fastest)
-    return max(max(ends.values(), default=now), now + (begun + waiting) / _capacity(hosts))
+            ends[place] = expected.get(place, ready + state.tasks.all[place].seconds / greatest)
+    return max(max(ends.values(), default=now), now + (begun + waiting) / capacity(hosts))

@@ -25,7 +25,7 @@ from cluster.master.schedule.events import (
     Tick,
     Wake,
 )
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Host, capacity
 from cluster.master.schedule.state import Draft, Pool, Ranking, Room, State
 from cluster.master.schedule.tasks import Tasks
 from cluster.model import Verdict
@@ -100,8 +100,8 @@ def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[D
 def _rehosted(state: State, host: Host) -> Draft:
     """After `host` came or went: as if all that it could do of what is left took longer or shorter."""
     draft = Draft(state)
-    capacity = sum(other.speed * len(other.nodes) for other in {**state.hosts, host.name: host}.values())
-    draft.drift_s += state.left_s * host.speed * len(host.nodes) / capacity
+    every = {**state.hosts, host.name: host}.values()
+    draft.drift_s += state.left_s * capacity([host]) / capacity(every)
     return draft
 
 
@@ -111,7 +111,7 @@ def _ended(state: State, draft: Draft, place: int, now: float, verdict: Verdict)
         draft.open(place, now)
         return ()
     draft.end(place, now, verdict)
-    if verdict in (Verdict.BUILT, Verdict.SKIPPED):
+    if verdict.is_there:
         for dependent in state.tasks.dependents[place]:
             left = draft.missing[dependent] - 1
             if left:

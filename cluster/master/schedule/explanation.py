@@ -28,7 +28,6 @@ from cluster.model import Cpv, Verdict
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _FOLLOWED = 64  # packages that are to start later; the rule itself looks no further
-_DONE = (Verdict.BUILT, Verdict.SKIPPED)
 
 
 def explain(state: State, cpv: Cpv, ahead: Outlook, phases: Mapping[str, str] = _NONE) -> Reason:
@@ -59,7 +58,7 @@ def _cause(state: State, place: int) -> int:
     left, seen = [place], {place}
     while left:
         needs = state.tasks.needs[left.pop()]
-        new = {need for need in needs if need in state.ended and state.ended[need] not in _DONE} - seen
+        new = {need for need in needs if need in state.ended and not state.ended[need].is_there} - seen
         seen |= new
         left.extend(new)
     causes = (one for one in seen if state.ended[one] is not Verdict.BLOCKED)
@@ -74,7 +73,7 @@ def _building(state: State, place: int, now: float, phases: Mapping[str, str]) -
 
 
 def _waiting(state: State, place: int, ahead: Outlook, phases: Mapping[str, str]) -> Waiting:
-    needs = [need for need in state.tasks.needs[place] if state.ended.get(need) not in _DONE]
+    needs = [need for need in state.tasks.needs[place] if not (need in state.ended and state.ended[need].is_there)]
     ends = {need: ahead.stays[cpv].until for need in needs if (cpv := state.tasks.all[need].cpv) in ahead.stays}
     last = max(needs, key=lambda need: ends.get(need, math.inf))
     cpv = state.tasks.all[last].cpv

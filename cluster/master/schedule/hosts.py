@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cluster.errors import InputError
@@ -21,6 +22,16 @@ class Host:
     """Of each of its nodes, for the target of the run; 1 is the reference of all times."""
     memory_mib: float = math.inf
     disk_mib: float = math.inf
+
+
+def capacity(hosts: Iterable[Host]) -> float:
+    """What their nodes do together, in seconds of work a second."""
+    return sum(host.speed * len(host.nodes) for host in hosts)
+
+
+def fastest(hosts: Iterable[Host]) -> float:
+    """The greatest speed; 0 of none."""
+    return max((host.speed for host in hosts), default=0.0)
 
 
 def parse(text: str) -> tuple[Host, ...]:

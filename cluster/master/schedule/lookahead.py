@@ -49,9 +49,10 @@ def choose(state: State, now: float, rules: Iterable[Rule] | None = None) -> Ran
     played = 0
     for number, rule in enumerate(candidates() if rules is None else rules, 1):
         ranking = ranked(rule, state.tasks)
-        trace = _played(state, now, ranking, now + (soonest - now) * (1 - doubt))
+        until = now + (soonest - now) * (1 - doubt)
+        trace = _played(state, now, ranking, until)
         played += len(trace.stays)
-        if trace.state.done and trace.end < now + (soonest - now) * (1 - doubt):
+        if trace.state.done and trace.end < until:
             best, soonest = ranking, trace.end
         if soonest <= enough or (played >= PACKAGES and number >= _AT_LEAST):
             break

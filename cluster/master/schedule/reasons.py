@@ -47,7 +47,7 @@ class Blocked:
     at: float
 
     def sentence(self, say: Say) -> str:
-        return f"blocked since {say(self.at)}: needs {self.cause}, which {_how(self.verdict)}"
+        return f"blocked since {say(self.at)}: needs {self.cause}, which {self.verdict.in_passing}"
 
 
 # What goes on.
@@ -219,10 +219,6 @@ class Behind:
 
 
 Reason = Ended | Blocked | Building | Waiting | Starting | Turn | Queued | Crowded | Patient | Behind
-
-
-def _how(verdict: Verdict) -> str:
-    return "was lost" if verdict is Verdict.LOST else "failed"
 
 
 def _about(say: Say, at: float) -> str:

@@ -59,7 +59,7 @@ def restore(saved: Saved) -> State:
     """The state that was saved. Raises InputError where its rule is none that is known."""
     todo = tasks.of(saved.tasks)
     ranking = ranked(lookahead.named(saved.rule), todo)
-    there = {place for place, verdict in saved.ended.items() if verdict in (Verdict.BUILT, Verdict.SKIPPED)}
+    there = {place for place, verdict in saved.ended.items() if verdict.is_there}
     missing = {place: len(set(needs) - there) for place, needs in enumerate(todo.needs)}
     waiting = (p for p, count in missing.items() if not count and p not in saved.running and p not in saved.ended)
     return State(
