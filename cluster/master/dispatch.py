@@ -93,10 +93,12 @@ class _Loop:
     shares: Mapping[str, int] = field(default_factory=dict)
     packages: dict[Cpv, Package] = field(init=False)
     outcomes: dict[Cpv, Outcome] = field(init=False)
+    urgent: tuple[int, ...] = field(init=False)
     results: queue.SimpleQueue[Outcome | Ranking | BaseException] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
         self.packages = {package.cpv: package for package in self.plan.to_build}
+        self.urgent = tuple(place for place, task in enumerate(self.state.tasks.all) if task.urgent)
         self.outcomes = {
             package.cpv: Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason)
             for package in self.plan.packages
@@ -141,7 +143,7 @@ class _Loop:
         if self.part is None:
             return
         free, _ = core.schedule(replace(self.state, allowed=None), events.Tick(self.now))
-        urgent = any(task.urgent and place not in self.state.ended for place, task in enumerate(self.state.tasks.all))
+        urgent = any(place not in self.state.ended for place in self.urgent)
         allowed = self.part.allowed(wants=len(free.running), holds=len(self.state.running), urgent=urgent)
         if allowed != self.state.allowed:
             self._step(events.Allowed(self.now, allowed))
