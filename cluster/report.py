@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
+from cluster import widetable
 from cluster.clock import clock
 from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Result, Verdict
 
@@ -33,7 +34,6 @@ _STYLES = MappingProxyType(
     }
 )
 _ACTIONS = MappingProxyType({Action.BUILD: "", Action.CHECK: "cyan", Action.TAKE: "green", Action.SKIP: "dim"})
-_WIDEST = 1000  # columns
 _CONFIGURE = ("prepare", "configure")
 _INSTALL = ("install", "package")
 
@@ -219,16 +219,11 @@ def summary(console: Console, result: Result) -> None:
             f"Nothing to build: all {len(result.outcomes)} packages are in the binhost {result.binhost}", soft_wrap=True
         )
         return
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("package", "outcome", "node"):
-        table.add_column(name, no_wrap=True)
-    for name in ("boot", "prereq", "config", "compile", "install", "all s", "host", "distcc", "local"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = ("boot", "prereq", "config", "compile", "install", "all s", "host", "distcc", "local")
+    table = widetable.table("package", "outcome", "node", numbers=numbers)
     for outcome in result.outcomes:
         table.add_row(*_row(outcome))
-    # A narrow terminal wraps the lines; rich would cut the names.
-    table.width = console.measure(table, options=console.options.update(width=_WIDEST)).maximum
-    console.print(table, soft_wrap=True)
+    widetable.show(console, table)
     for outcome in result.of(Verdict.FAILED, Verdict.LOST, Verdict.BLOCKED):
         style = _STYLES[outcome.verdict]
         console.print(f"[{style}]{outcome.verdict.value}[/] {outcome.cpv}: {escape(_details(outcome))}", soft_wrap=True)

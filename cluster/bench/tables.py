@@ -9,9 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from cluster import widetable
 from cluster.bench import memory
@@ -37,14 +35,6 @@ def talk() -> tuple[str, dict[str, dict[str, float]]]:
     return title, data
 
 
-def _table(first: str, *headings: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _line(console: Console, text: str) -> None:
     """One line as it is, however long."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -65,7 +55,9 @@ def _times(value: float | None) -> str:
 def emulation(console: Console, report: Report) -> None:
     """Medians in seconds with the ratio to native of each part, the spread of the total, the times of 2009."""
     _line(console, f"{report.package}, builds of each: {report.repeat}; median seconds, and times native")
-    table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "")), "spread", "wall")
+    table = widetable.table(
+        "variant", numbers=(*(word for part in _COLUMNS for word in (_heading(part), "")), "spread", "wall")
+    )
     against = {part: ratios(report.summaries, part) for part in _COLUMNS}
     for name, summary in report.summaries.items():
         median = asdict(summary.median)
@@ -89,7 +81,9 @@ def _print_machine(console: Console, facts: Mapping[str, str | int]) -> None:
 def _print_talk(console: Console) -> None:
     title, variants = talk()
     _line(console, f"\n{title}: seconds, and times native")
-    table = _table("variant", *(word for part in _COLUMNS for word in (_heading(part), "") if part != "install_s"))
+    table = widetable.table(
+        "variant", numbers=tuple(word for part in _COLUMNS for word in (_heading(part), "") if part != "install_s")
+    )
     for name, spent in variants.items():
         table.add_row(name, *_talk_cells(spent, variants["native"]))
     console.print(table)
@@ -107,7 +101,7 @@ def _talk_cells(spent: Mapping[str, float], native: Mapping[str, float]) -> list
 def starts(console: Console, report: process_starts.Report) -> None:
     """Milliseconds of process starts, natively and in the node."""
     _line(console, f"starts of each: {report.repeat}; median milliseconds (least-greatest)")
-    table = _table("process", "native", "", "node", "", "times native")
+    table = widetable.table("process", numbers=("native", "", "node", "", "times native"))
     for name, native in report.native.items():
         table.add_row(name, *_median(native), *_median(report.node[name]), _times(report.ratios[name]))
     console.print(table)
@@ -117,7 +111,7 @@ def starts(console: Console, report: process_starts.Report) -> None:
 def plans(console: Console, report: plan_times.Report) -> None:
     """Seconds of planning @system in each way, and what each is of emerge, with what is promised."""
     _line(console, f"@system with everything anew, turns: {report.repeat}; median seconds (least-greatest)")
-    table = _table("", "packages", "", "seconds", "", "of emerge's")
+    table = widetable.table("", numbers=("packages", "", "seconds", "", "of emerge's"))
     for arch, system in report.systems.items():
         for way, spent in system.times.items():
             of_emerge = "" if way == plan_times.EMERGE else f"{system.ratio(way):.2f}"
@@ -131,7 +125,7 @@ def plans(console: Console, report: plan_times.Report) -> None:
 def size(console: Console, report: sizes.Report) -> None:
     """Seconds and memory of planning ever larger trees, how they grow, and what is promised."""
     _line(console, "every package of a tree planned from an empty root; seconds, and peak memory of the process")
-    table = _table("packages", "dependencies", "requirements", "Portage", "ours", "total", "MiB")
+    table = widetable.table("packages", numbers=("dependencies", "requirements", "Portage", "ours", "total", "MiB"))
     for one in report.sizes:
         counts = (str(one.packages), str(one.dependencies), str(one.requirements))
         seconds = (one.portage_s, one.ours_s, one.total_s)
@@ -161,7 +155,7 @@ def schedule(console: Console, report: schedules.Report) -> None:
             limit = schedules.LIMITS.get(part)
             promised = f"; at most {1 + limit:g} is promised of ours" if limit else ""
             _line(console, f"{words}: times what no schedule can beat{promised}")
-            table = _table("graph, nodes", *POLICIES)
+            table = widetable.table("graph, nodes", numbers=POLICIES)
             for (graph, mix), found in _grouped(rows, lambda row: (row.graph, row.hosts)).items():
                 table.add_row(f"{graph}, {mix}", *(f"{row.ratio:.4f}" for row in found))
             widetable.show(console, table)
@@ -190,7 +184,7 @@ def _print_disturbed(console: Console, rows: Sequence[schedules.Row]) -> None:
         console,
         f"disturbed, {schedules.SEEDS} seeds: times the bound, the worst of each; {limit:g} is promised of ours",
     )
-    table = _table("nodes, what happens", *POLICIES, "ours, of undisturbed")
+    table = widetable.table("nodes, what happens", numbers=(*POLICIES, "ours, of undisturbed"))
     for (mix, upset), found in _grouped(rows, lambda row: (row.hosts, row.upset)).items():
         by_policy = _grouped(found, lambda row: row.policy)
         worst = [max(row.ratio for row in by_policy[policy]) for policy in POLICIES]
@@ -202,7 +196,9 @@ def _print_disturbed(console: Console, rows: Sequence[schedules.Row]) -> None:
 def _print_large(console: Console, found: Sequence[schedules.Large]) -> None:
     words = f"{schedules.WALL_S:g} s and {schedules.DECISION_MS:g} ms for a decision are promised"
     _line(console, f"ours, large graphs on {schedules.LARGE_MIX}; {words}")
-    table = _table("packages", "needs", "of bound", "wall s", "median ms", "slowest ms", "slower", "MiB")
+    table = widetable.table(
+        "packages", numbers=("needs", "of bound", "wall s", "median ms", "slowest ms", "slower", "MiB")
+    )
     for one in found:
         times = (f"{one.ratio:.4f}", f"{one.wall_s:.1f}", f"{one.median_ms:.3f}", f"{one.slowest_ms:.1f}")
         table.add_row(str(one.packages), str(one.edges), *times, str(one.over), str(one.peak_mib))
@@ -221,11 +217,11 @@ def nodes(console: Console, report: node_times.Report) -> None:
     """Seconds to the first phase and to the binhost with what is promised, of each step; MiB of waiting nodes."""
     latency = report.latency
     _line(console, f"{report.package}, builds: {report.repeat}; seconds since the job was given to its node's engine")
-    table = _table("until", "median", "", "promised")
+    table = widetable.table("until", numbers=("median", "", "promised"))
     table.add_row("first phase", *_spread(latency.first_phase), f"{node_times.FIRST_PHASE_S:g}")
     table.add_row("in the binhost", *_spread(latency.admitted), f"{node_times.ADMITTED_S:g}")
     console.print(table)
-    table = _table("step", "median", "")
+    table = widetable.table("step", numbers=("median", ""))
     for name, spread in latency.steps.items():
         table.add_row(name, *_spread(spread))
     console.print(table)
@@ -243,7 +239,7 @@ def _spread(spread: node_times.Spread) -> tuple[str, str]:
 
 def _print_memory(console: Console, idle: memory.Idle) -> None:
     _line(console, "memory of nodes that wait, MiB")
-    table = _table("node", "rss", "pss", "private", "shared")
+    table = widetable.table("node", numbers=("rss", "pss", "private", "shared"))
     rows = [("1 alone", idle.one), *((f"{number} of {len(idle.all)}", one) for number, one in enumerate(idle.all, 1))]
     for name, usage in rows:
         cells = (usage.rss_mib, usage.pss_mib, usage.private_mib, usage.shared_mib)
