@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -183,24 +183,24 @@ def test_fetch_of_a_missing_file_leaves_nothing(shared: Connection, empty: Path)
 
 
 def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, empty: Path) -> None:
-    fifo = empty / "fifo"  # reading it gives a beginning, and then nothing until the cut
-    os.mkfifo(fifo)
+    with (empty / "long").open("wb") as stream:
+        stream.truncate(1 << 29)  # sparse, and too long to have come whole before the cut
+
+    def cut(session: int) -> None:
+        end = time.monotonic() + 20
+        part = empty / "local.part"
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < end:
+            time.sleep(0.001)
+        os.kill(session, signal.SIGKILL)
+
     with server.connect() as connection:
         _, text = said(connection, "echo $PPID")
-
-        def feed() -> None:
-            with fifo.open("wb", buffering=0) as stream:
-                stream.write(b"x" * 1000)
-                os.kill(int(text), signal.SIGKILL)
-
-        feeder = threading.Thread(target=feed, daemon=True)
-        feeder.start()
+        cutter = threading.Thread(target=cut, args=(int(text),), daemon=True)
+        cutter.start()
         with pytest.raises(NodeLost, match="cannot fetch"):
-            connection.fetch(PurePosixPath(fifo), empty / "local", deadline_s=10)
-        if feeder.is_alive():  # the server did not read the pipe
-            subprocess.run(["head", "-c1", fifo], check=False, timeout=10, stdout=subprocess.DEVNULL)
-            feeder.join(10)
-    assert [path.name for path in empty.iterdir()] == ["fifo"]
+            connection.fetch(PurePosixPath(empty / "long"), empty / "local", deadline_s=30)
+        cutter.join(30)
+    assert [path.name for path in empty.iterdir()] == ["long"]
 
 
 def test_sshd_itself_was_not_harmed(server: Server) -> None:
