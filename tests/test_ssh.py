@@ -176,12 +176,22 @@ def test_fetch_brings_the_whole_file(shared: Connection, empty: Path) -> None:
     assert sorted(path.name for path in empty.iterdir()) == ["local", "remote"]
 
 
+def test_put_leaves_the_whole_file(shared: Connection, empty: Path) -> None:
+    content = os.urandom(300_000)
+    (empty / "local").write_bytes(content)
+    shared.put(empty / "local", PurePosixPath(empty / "remote"), deadline_s=30)
+    assert (empty / "remote").read_bytes() == content
+    with pytest.raises(NodeLost, match=r"cannot put .*/missing/remote into the node"):
+        shared.put(empty / "local", PurePosixPath(empty / "missing/remote"), deadline_s=30)
+
+
 def test_fetch_of_a_missing_file_leaves_nothing(shared: Connection, empty: Path) -> None:
     with pytest.raises(NodeLost, match=r"cannot fetch .*/missing from the node"):
         shared.fetch(PurePosixPath(empty / "missing"), empty / "local", deadline_s=30)
     assert not list(empty.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # paramiko's, which asks ahead
 def test_fetch_over_a_cut_connection_leaves_nothing(server: Server, empty: Path) -> None:
     with (empty / "long").open("wb") as stream:
         stream.truncate(1 << 29)  # sparse, and too long to have come whole before the cut

@@ -80,6 +80,6 @@ def booted(
     with qemu.running(hardware.emulator, machine, directory) as vm:
         own(vm.child.pid)
         vm.console.wait_for((READY,), deadline_s=hardware.boot_s, alive=lambda: not vm.child.ended)
-        keys = {"host_key": hardware.stage.host_key, "identity": hardware.stage.identity}
-        with Connection(port, deadline_s=_SSH_S, **keys) as connection:
+        stage = hardware.stage
+        with Connection(port, host_key=stage.host_key, identity=stage.identity, deadline_s=_SSH_S) as connection:
             yield Node(connection, time.monotonic() - start, vm)

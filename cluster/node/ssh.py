@@ -24,28 +24,39 @@ _CHUNK = 65536
 
 
 class Connection:
-    """An ssh connection to root of the node behind loopback port `port`.
+    """An ssh connection to `user` of the machine at `address` and `port`, by default root of a node on loopback.
 
-    `host_key` is the public key file that the node must answer with, `identity` the private
+    `host_key` is the public key file that it must answer with, `identity` the private
     key that opens it. Raises NodeLost if it does not open within `deadline_s` seconds.
     """
 
-    def __init__(self, port: int, *, host_key: Path, identity: Path, deadline_s: float) -> None:
-        self._transport = self._connect(port, host_key, identity, deadline_s)
+    def __init__(
+        self,
+        port: int,
+        *,
+        host_key: Path,
+        identity: Path,
+        deadline_s: float,
+        address: str = "127.0.0.1",
+        user: str = "root",
+    ) -> None:
+        self._transport = self._connect((address, port), user, host_key, identity, deadline_s)
 
     @staticmethod
-    def _connect(port: int, host_key: Path, identity: Path, deadline_s: float) -> paramiko.Transport:
+    def _connect(
+        address: tuple[str, int], user: str, host_key: Path, identity: Path, deadline_s: float
+    ) -> paramiko.Transport:
         pinned = paramiko.Ed25519Key(data=_public_blob(host_key))
         key = paramiko.Ed25519Key.from_private_key_file(str(identity))
         end = time.monotonic() + deadline_s
         while True:
             transport: paramiko.Transport | None = None
             try:
-                connection = socket.create_connection(("127.0.0.1", port), timeout=_CONNECT_S)
+                connection = socket.create_connection(address, timeout=_CONNECT_S)
                 transport = paramiko.Transport(connection)
                 transport.banner_timeout = _CONNECT_S
                 transport.auth_timeout = _CONNECT_S
-                transport.connect(hostkey=pinned, username="root", pkey=key)
+                transport.connect(hostkey=pinned, username=user, pkey=key)
                 return transport
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if transport is not None:
@@ -106,6 +117,19 @@ class Connection:
             part.unlink(missing_ok=True)
             raise NodeLost(f"cannot fetch {remote} from the node", str(error)) from error
         part.rename(local)
+
+    def put(self, local: Path, remote: PurePosixPath, *, deadline_s: float) -> None:
+        """Copy `local` to a file of the node, whole or not at all. Raises NodeLost."""
+        part = f"{remote}.part"
+        try:
+            with paramiko.SFTPClient.from_transport(self._transport) as client:  # type: ignore[union-attr]
+                channel = client.get_channel()
+                if channel is not None:
+                    channel.settimeout(deadline_s)
+                client.put(str(local), part)
+                client.posix_rename(part, str(remote))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise NodeLost(f"cannot put {remote} into the node", str(error)) from error
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,0 +1,1 @@
+"""What runs on a build host, in the master's process or in a worker on the host."""
