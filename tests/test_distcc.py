@@ -18,7 +18,7 @@ from processes import eventually, members
 
 from cluster import target
 from cluster.errors import InputError
-from cluster.master.distcc import Offload, count, offloading
+from cluster.host.distcc import Offload, count, offloading
 from cluster.model import Compiles
 from cluster.node import sandbox
 from cluster.node.job import Settings, make_conf

@@ -9,7 +9,8 @@ import pytest
 
 from cluster import config
 from cluster.errors import MachineError
-from cluster.master import equipment, hostcompiler
+from cluster.host import hostcompiler
+from cluster.master import equipment
 
 
 class Heard:

@@ -16,7 +16,8 @@ from programs import write_programs
 
 from cluster import config, paths, target
 from cluster.errors import CommandFailed, InputError, MachineError
-from cluster.master import equipment, hostcompiler
+from cluster.host import hostcompiler
+from cluster.master import equipment
 from cluster.node import kernel, kvm, stage
 from cluster.node.emulator import Emulator
 from cluster.node.node import Hardware

@@ -15,13 +15,13 @@ import pytest
 from processes import alive, eventually, members
 
 from cluster.errors import NodeLost
-from cluster.master.runs import Run, sweep
+from cluster.host.runs import Run, sweep
 
 # A master with one process group of two processes, which knows nothing of its master's death.
 MASTER = """
 import os, subprocess, sys, time
 from pathlib import Path
-from cluster.master.runs import Run
+from cluster.host.runs import Run
 run = Run(Path(sys.argv[1]))
 env = dict(os.environ, PLACE=str(run.public))
 child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], env=env, stdin=subprocess.DEVNULL,
@@ -149,7 +149,7 @@ def test_stop_does_not_mind_a_child_that_is_gone(tmp_path: Path) -> None:
 def test_stop_does_not_kill_a_reused_process_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Run(tmp_path) as run, sleeper() as stranger:
         with monkeypatch.context() as patch:
-            patch.setattr("cluster.master.runs._start_time", lambda pid: "1")
+            patch.setattr("cluster.host.runs._start_time", lambda pid: "1")
             run.own(stranger.pid)
         run.stop()
         with pytest.raises(subprocess.TimeoutExpired):

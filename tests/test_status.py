@@ -14,9 +14,9 @@ from test_cli import Cluster, Ended, cluster
 from test_schedule import TWO, begin, built, task
 
 from cluster.errors import InputError
+from cluster.host.runs import Run
 from cluster.master import bulletin
 from cluster.master.bulletin import Bulletin, Past, Phase, Publisher
-from cluster.master.runs import Run
 from cluster.master.schedule import core
 from cluster.master.schedule.events import Finished
 from cluster.master.schedule.outlook import outlook
@@ -40,7 +40,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_schedule import ONE, begin, task
 from cluster.master.bulletin import Publisher
-from cluster.master.runs import Run
+from cluster.host.runs import Run
 state = Path(sys.argv[1])
 run = Run(state)
 publisher = Publisher(state / "status", "killed", run.directory.name, lambda end: None)

@@ -21,6 +21,7 @@ from cluster.bench.samples import Sample, Summary, ratios, sample, summarize
 from cluster.errors import BuildFailed, InputError, MachineError
 from cluster.master import binhost as binhosts
 from cluster.master import distfiles, equipment
+from cluster.master.engines import local
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.model import Cpv, Job, Outcome, Package
@@ -256,12 +257,12 @@ def _node_build(
         compiles = bench.live.directory / "compiles"
         if name != "cached":
             shutil.rmtree(compiles, ignore_errors=True)
-        engine = equipment.engine_for(
-            session, hardware, bench.live, bench.binhost, stack, bench.reporter, nodes=1, compiles=compiles
+        builder = equipment.builder_for(
+            session, hardware, bench.live, stack, bench.reporter, nodes=1, compiles=compiles
         )
-        engine = replace(engine, logs=bench.logs / name)
+        delivery = equipment.delivery_for(session, bench.binhost, bench.logs / name)
         begin()
-        outcome = engine.run(Job(bench.package, attempt=1), name, lambda phase: None)
+        outcome = local.run(delivery, builder, Job(bench.package, attempt=1), name, lambda phase: None)
     return _sample_of(name, outcome)
 
 

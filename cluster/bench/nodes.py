@@ -10,14 +10,17 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.bench import machine, memory
 from cluster.bench.prepared import prepared, require_built
 from cluster.errors import NodeLost
-from cluster.master import equipment, runs
-from cluster.master.engines import LocalEngine
+from cluster.host import runs
+from cluster.host.builder import Builder
+from cluster.master import equipment
+from cluster.master.engines import local
+from cluster.master.engines.delivery import Delivery
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.model import Cpv, Job, Package
@@ -162,22 +165,22 @@ def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Repo
     """
     with prepared(session, atom, nodes, reporter) as bench, ExitStack() as stack:
         compiles = bench.live.directory / "compiles"
-        engine = equipment.engine_for(
-            bench.session, bench.hardware, bench.live, bench.binhost, stack, reporter, nodes=1, compiles=compiles
+        builder = equipment.builder_for(
+            bench.session, bench.hardware, bench.live, stack, reporter, nodes=1, compiles=compiles
         )
-        engine = replace(engine, logs=bench.logs / "node")
+        delivery = equipment.delivery_for(bench.session, bench.binhost, bench.logs / "node")
         builds = []
         for turn in range(1, repeat + 1):
             reporter.step(f"{turn} of {repeat}: {bench.package.cpv}")
-            builds.append(_build(engine, bench.package))
+            builds.append(_build(delivery, builder, bench.package))
         reporter.step(f"{nodes} nodes that wait")
-        idle = _idle(engine.hardware, bench.live, nodes)
+        idle = _idle(builder.hardware, bench.live, nodes)
     return Report(
         package=bench.package.cpv,
         repeat=repeat,
         latency=summarize(builds),
         idle=idle,
-        node=_made_of(engine.hardware),
+        node=_made_of(builder.hardware),
         machine=machine.facts(bench.hardware.emulator.version),
     )
 
@@ -192,12 +195,11 @@ def _made_of(hardware: Hardware) -> dict[str, str | int | bool]:
     }
 
 
-def _build(engine: LocalEngine, package: Package) -> Build:
+def _build(delivery: Delivery, builder: Builder, package: Package) -> Build:
     entered: list[tuple[str, float]] = []
     given = time.monotonic()
-    outcome = engine.run(
-        Job(package, attempt=1), "node-1", lambda name: entered.append((name, time.monotonic() - given))
-    )
+    job = Job(package, attempt=1)
+    outcome = local.run(delivery, builder, job, "node-1", lambda name: entered.append((name, time.monotonic() - given)))
     total_s = time.monotonic() - given
     require_built("the benchmark", outcome)
     return build(entered, outcome.phases, total_s)

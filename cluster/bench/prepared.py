@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cluster import paths
 from cluster.errors import BuildFailed, InputError, NodeLost
+from cluster.host import runs
 from cluster.master import binhost as binhosts
-from cluster.master import building, distfiles, equipment, planning, runs
+from cluster.master import building, distfiles, equipment, planning
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.model import Cpv, Outcome, Package, Plan, Verdict

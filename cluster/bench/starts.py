@@ -13,7 +13,8 @@ from typing import Any
 
 from cluster.bench import driver, machine
 from cluster.errors import MachineError
-from cluster.master import building, equipment, runs
+from cluster.host import runs
+from cluster.master import building, equipment
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.node import disk, job

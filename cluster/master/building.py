@@ -10,9 +10,12 @@ from dataclasses import replace
 
 from cluster import paths
 from cluster.errors import InputError, MachineError
+from cluster.host import runs
 from cluster.master import binhost as binhosts
-from cluster.master import bootstrap, claims, dispatch, engines, equipment, expected, judge, runs
+from cluster.master import bootstrap, claims, dispatch, equipment, expected, judge
 from cluster.master.bulletin import Publisher
+from cluster.master.engines.delivery import FirstRound
+from cluster.master.engines.local import LocalEngine
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
@@ -37,7 +40,7 @@ def build(session: Session, plan: Plan, nodes: int, reporter: Reporter, urgent: 
     if first.exit_code:
         return Result(plan, tuple(map(_without_first, plan.packages)), first.seconds, session.binhost, first)
     reporter.step(f"the second round, into {session.binhost}")
-    round_one = engines.FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
+    round_one = FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
     second = _build(session, plan, nodes, reporter, urgent, round_one)
     return replace(second, first=first, seconds=round(first.seconds + second.seconds, 2))
 
@@ -55,7 +58,7 @@ def _build(
     nodes: int,
     reporter: Reporter,
     urgent: Collection[Cpv],
-    first: engines.FirstRound | None = None,
+    first: FirstRound | None = None,
 ) -> Result:
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
@@ -73,7 +76,7 @@ def _build(
         hardware = equipment.hardware_for(session, nodes, reporter)
         live = stack.enter_context(runs.Run(session.directories.state))
         count = min(nodes, len(plan.to_build))
-        engine = equipment.engine_for(session, hardware, live, binhost, stack, reporter, nodes=count, first=first)
+        builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count)
         plan = with_toolchain(plan, hardware.stage)
         before = binhost.records()
         sharing = stack.enter_context(_sharing(session, nodes, reporter))
@@ -84,7 +87,7 @@ def _build(
         )
         outcomes = dispatch.run(
             plan,
-            engine,
+            LocalEngine(equipment.delivery_for(session, binhost, first=first), builder),
             (equipment.this_machine(session, count),),
             attempts=session.config.build.attempts,
             todo=_tasks(session, plan, journal, urgent),

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.master.engines import Engine
+from cluster.master.engines.engine import Engine
 from cluster.master.progress import Progress, Watcher
 from cluster.master.schedule import core, events, lookahead, slots
 from cluster.master.schedule.hosts import Host

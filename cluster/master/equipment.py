@@ -10,8 +10,11 @@ from pathlib import Path
 
 from cluster import paths, target
 from cluster.errors import ClusterError, MachineError
+from cluster.host import distcc, hostcompiler, runs
+from cluster.host.builder import Builder
 from cluster.master import binhost as binhosts
-from cluster.master import dispatch, distcc, distfiles, engines, hostcompiler, runs
+from cluster.master import dispatch, distfiles
+from cluster.master.engines.delivery import Delivery, FirstRound
 from cluster.master.progress import Reporter
 from cluster.master.schedule.hosts import Host
 from cluster.master.session import Session
@@ -75,14 +78,13 @@ def compiles_of(session: Session) -> dispatch.Compiles:
     return dispatch.Compiles(build.jobs, most, compile.slots)
 
 
-def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
-    """What the jobs of a run share; `distcc_hosts` is empty for no offload."""
+def settings_of(session: Session) -> job.Settings:
+    """What the jobs of a run share."""
     return job.Settings(
         chost=session.target.chost,
         profile=session.profile,
         repositories=session.repositories,
         jobs=session.config.build.jobs,
-        distcc_hosts=distcc_hosts,
         fast_shell=session.config.node.fast_shell,
         skip_idle_phases=session.config.node.skip_idle_phases,
         test=session.config.build.test,
@@ -91,38 +93,44 @@ def settings_of(session: Session, distcc_hosts: str = "") -> job.Settings:
     )
 
 
-def engine_for(
+def builder_for(
     session: Session,
     hardware: Hardware,
     live: runs.Run,
-    binhost: binhosts.Binhost,
     stack: ExitStack,
     reporter: Reporter,
     *,
     nodes: int,
     compiles: Path | None = None,
-    first: engines.FirstRound | None = None,
-) -> engines.LocalEngine:
-    """What runs jobs on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
+) -> Builder:
+    """What builds on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
     Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
     """
     hardware = warmed(session, hardware, reporter)
     cross = _cross(session, hardware, reporter)
-    hosts = _offload(session, live, cross, stack, reporter)
-    return engines.LocalEngine(
+    return Builder(
         hardware=hardware,
-        settings=settings_of(session, hosts),
-        limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
         live=live,
-        binhost=binhost,
-        distdir=session.directories.distfiles,
-        providers=providers(session),
-        logs=session.logs,
         cache=session.directories.cache,
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
+        distcc_hosts=_offload(session, live, cross, stack, reporter),
         compiler=_compiler(session, cross, stack, compiles, nodes, reporter),
+    )
+
+
+def delivery_for(
+    session: Session, binhost: binhosts.Binhost, logs: Path | None = None, first: FirstRound | None = None
+) -> Delivery:
+    """The master's part in jobs: binary packages go to `binhost`, logs to `logs`, by default the session's."""
+    return Delivery(
+        settings=settings_of(session),
+        limits=Limits(session.config.limits.total_s, session.config.limits.silence_s),
+        binhost=binhost,
+        distdir=session.directories.distfiles,
+        providers=providers(session),
+        logs=logs or session.logs,
         first=first,
     )
 

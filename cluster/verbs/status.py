@@ -6,7 +6,8 @@ import time
 
 from cluster import paths, statustable
 from cluster.errors import InputError
-from cluster.master import bulletin, runs
+from cluster.host import runs
+from cluster.master import bulletin
 from cluster.master.standing import Standing, having, standing
 from cluster.options import Common, console_for, print_json
 

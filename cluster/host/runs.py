@@ -5,6 +5,7 @@ runs/ID/
     children    process groups it started, a line each: PGID START-TIME
     public      the path of its directory under the system's temporary directory
     nodes/      sockets, disks and consoles of its nodes
+    results/    the binary package that each node built last
 """
 
 from __future__ import annotations
@@ -78,6 +79,13 @@ class Run:
         finally:
             link.unlink(missing_ok=True)
             shutil.rmtree(directory, ignore_errors=True)
+
+    def results(self, name: str) -> Path:
+        """An empty directory for what the node `name` leaves behind, there until the next one of that name asks."""
+        directory = self.directory / "results" / name
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        return directory
 
     def __enter__(self) -> Self:
         return self
