@@ -45,7 +45,7 @@ def locked(path: Path) -> Iterator[None]:
 class Directories:
     """The directories of one installation.
 
-    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), status/, logs/
+    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), status/, logs/, hosts/
     cache/    stages/ (system images), qemu/, apt/, distfiles/
     binhosts/ TARGET/ (a PKGDIR with its Packages index)
     """
@@ -63,6 +63,11 @@ class Directories:
     def status(self) -> Path:
         """What is known of the latest run of each target and variant."""
         return self.state / "status"
+
+    @property
+    def hosts(self) -> Path:
+        """What is known of other hosts."""
+        return self.state / "hosts"
 
     @property
     def journal(self) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import instances as machines
 import pytest
 
 from cluster.master import claims
@@ -42,3 +43,12 @@ def public_path() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def instances(tmp_path_factory: pytest.TempPathFactory) -> Iterator[machines.Network]:
+    """Machines of namespaces to start, kill and cut off."""
+    if machines.missing:
+        pytest.skip(machines.missing)
+    with machines.network(tmp_path_factory.mktemp("instances")) as network:
+        yield network

@@ -26,13 +26,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from cluster import paths
 from cluster.apt import PrivateApt, machine_mirror
 from cluster.errors import MachineError
-from cluster.node import disk, programs, qemu, rootfs, sysroot
+from cluster.node import disk, keypair, programs, qemu, rootfs, sysroot
 from cluster.node import emulator as emulators
 from cluster.process import find_program, run, tail
 from cluster.target import Recipe, Target
@@ -153,8 +150,8 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
         result = work / "stage"
         keys = result / "keys"
         keys.mkdir(parents=True)
-        _make_key(keys / "id")
-        _make_key(keys / "host_key")
+        keypair.make(keys / "id")
+        keypair.make(keys / "host_key")
         mode = _extract(target, recipe, work, say)
         release = _kernel(target, recipe, cache, work, result, say)
         sysroot.extract(work / "root.tar", result / "sysroot")
@@ -221,19 +218,6 @@ def _with(stage: Stage, name: str, fill: Callable[[Path, Path], str]) -> Stage:
             (result / "stage.json").write_text(json.dumps({**stage.facts, "kernel": release}, indent=1) + "\n")
             result.rename(directory)
     return Stage(directory)
-
-
-def _make_key(path: Path) -> None:
-    """An ed25519 key pair in OpenSSH's format at `path` and `path`.pub."""
-    private = Ed25519PrivateKey.generate()
-    path.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-    )
-    path.chmod(0o600)
-    public = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    path.with_suffix(".pub").write_bytes(public + b"\n")
 
 
 def _compiler_version(console: str) -> str:

@@ -1,0 +1,1 @@
+"""Other hosts than this machine: which there are, how they are reached, set up and checked."""

@@ -1,0 +1,127 @@
+"""The hosts that a user has added: one file each, which running builds watch.
+
+state/hosts/
+    NAME.json       a Machine
+    identity        the private key that opens them all, identity.pub
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from cluster import paths
+from cluster.errors import InputError
+from cluster.host.facts import Facts
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class State(StrEnum):
+    """Whether a host is given packages."""
+
+    READY = "ready"
+    DRAINED = "drained"
+    """Its user wants none to start on it."""
+    QUARANTINED = "quarantined"
+    """Packages failed on it that others can build."""
+    UNFIT = "unfit"
+    """It failed a check."""
+
+
+class Driver(StrEnum):
+    """How a host builds for a target."""
+
+    QEMU = "qemu"
+    CHROOT = "chroot"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A host as it was added, with what is known of it since."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str
+    user: str
+    address: str
+    port: int
+    host_key: str
+    """The one public key that it is to answer with, OpenSSH's line."""
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """How many at once, by target."""
+    drivers: Mapping[str, str] = field(default_factory=dict)
+    """How they are made, by target: see `Driver`."""
+    facts: Facts | None = None
+    """None until it has been set up."""
+    state: State = State.UNFIT
+    reason: str = "it has not been set up"
+    """Why it is not ready, in a line."""
+    rented: str = ""
+    """The id of the EC2 instance that it is."""
+    tunnel: bool = False
+    """Whether what goes between it and the master goes through ssh."""
+    software: str = ""
+    """Identifies the portage-cluster that is installed there."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.user}@{self.address}{'' if self.port == 22 else f' port {self.port}'})"
+
+
+_MACHINE: Final = TypeAdapter(Machine)
+
+
+class Registry:
+    """The machines of `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def all(self) -> tuple[Machine, ...]:
+        """Every machine, by name. Raises InputError for a file that cannot be read as one."""
+        return tuple(self._read(path) for path in sorted(self._directory.glob("*.json")))
+
+    def get(self, name: str) -> Machine:
+        """The machine called `name`. Raises InputError if there is none."""
+        path = self._path(name)
+        if not path.exists():
+            known = ", ".join(sorted(path.stem for path in self._directory.glob("*.json")))
+            raise InputError(f"there is no host {name!r}", f"hosts: {known or 'none yet, see `cluster host add`'}")
+        return self._read(path)
+
+    def save(self, machine: Machine) -> None:
+        """Keep `machine` in the place of what was known of its name. Raises InputError for an impossible name."""
+        path = self._path(machine.name)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        paths.publish(path, lambda part: part.write_bytes(_MACHINE.dump_json(machine, indent=1)))
+
+    def remove(self, name: str) -> None:
+        """Forget the machine `name`, if it is known."""
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot be a host's name", "use letters, digits, '.', '_' and '-'")
+        return self._directory / f"{name}.json"
+
+    def _read(self, path: Path) -> Machine:
+        try:
+            return _MACHINE.validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"{key}: " for key in first["loc"])
+            raise InputError(
+                f"{path}: {where}{first['msg']}", "mend it, or remove it and add the host again"
+            ) from error
+
+
+def dump(machine: Machine) -> dict[str, object]:
+    """The machine as JSON has it."""
+    dumped: dict[str, object] = _MACHINE.dump_python(machine, mode="json")
+    return dumped
