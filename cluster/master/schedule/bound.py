@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from cluster.master.schedule.hosts import Host, capacity, fastest
@@ -11,6 +12,7 @@ from cluster.master.schedule.state import State
 from cluster.master.schedule.tasks import Tasks, longest
 
 _NONE: Mapping[str, float] = MappingProxyType({})
+_REMEMBERED = 64  # graphs: those that many mixes of hosts are tried for
 
 
 def lower(tasks: Tasks, hosts: Iterable[Host], gone: Mapping[str, float] = _NONE) -> float:
@@ -25,9 +27,14 @@ def lower(tasks: Tasks, hosts: Iterable[Host], gone: Mapping[str, float] = _NONE
     is left.
     """
     every = tuple(hosts)
-    work = sum(task.seconds for task in tasks.all)
-    chain = max(longest(tasks, lambda task: task.seconds), default=0.0)
+    work, chain = amounts(tasks)
     return max(_until(work, capacity, every, gone), _until(chain, fastest, every, gone))
+
+
+@lru_cache(_REMEMBERED)
+def amounts(tasks: Tasks) -> tuple[float, float]:
+    """Seconds of all `tasks`, and of their longest chain."""
+    return sum(task.seconds for task in tasks.all), max(longest(tasks, lambda task: task.seconds), default=0.0)
 
 
 def _until(
