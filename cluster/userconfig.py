@@ -58,11 +58,16 @@ def profile(directory: Path | None) -> Path | None:
     return link.resolve()
 
 
+def taken(directory: Path | None) -> Iterator[Path]:
+    """The files and directories that are taken over as they are; a link stands for what it leads to."""
+    for path in sorted(directory.iterdir()) if directory else ():
+        if path.name not in _OURS:
+            yield path
+
+
 def lay(directory: Path | None, place: Path) -> None:
     """Copy what is taken over as it is into the directory `place`."""
-    for path in sorted(directory.iterdir()) if directory else ():
-        if path.name in _OURS:
-            continue
+    for path in taken(directory):
         if path.is_dir():
             shutil.copytree(path, place / path.name, symlinks=True, dirs_exist_ok=True)
         else:

@@ -31,7 +31,10 @@ _FEATURES = (
     "-news -merge-sync -merge-wait -ebuild-locks -binpkg-docompress -binpkg-multi-instance"
 )
 _OF_SOURCES = ("unpack", "prepare", "configure", "compile")
-_SHARED = ("profiles", "eclass", "metadata", "licenses")
+SHARED = ("profiles", "eclass", "metadata", "licenses")
+"""The directories that a job has of each repository."""
+LEFT_OUT = ("md5-cache", "glsa", "news", "dtd")
+"""What is called so, at any depth of them, it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +253,9 @@ def fill_settings(directory: Path, settings: Settings, make_conf: str) -> None:
 
 def _copy_repository(repo: Repository, place: Path, package: Package) -> None:
     place.mkdir(parents=True)
-    for name in _SHARED:
+    for name in SHARED:
         if (repo.location / name).is_dir():
-            ignore = shutil.ignore_patterns("md5-cache", "glsa", "news", "dtd")
+            ignore = shutil.ignore_patterns(*LEFT_OUT)
             shutil.copytree(repo.location / name, place / name, symlinks=True, ignore=ignore)
     if repo.name == package.repository:
         source = package.ebuild.parent
