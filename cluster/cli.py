@@ -22,6 +22,7 @@ _GROUPS = {
     "binhost": "The directory of finished binary packages.",
     "history": "Past builds, and what is expected of the next ones.",
     "bench": "Measure what emulation costs, and what each of our levers brings.",
+    "ec2": "Hosts rented from Amazon EC2.",
     "tree": "The ebuild repositories of the configuration.",
 }
 _VERBS = {
@@ -30,6 +31,7 @@ _VERBS = {
     "graph": ("graph", "why", "impact"),
     "build": ("build", "verify"),
     "simulate": ("simulate",),
+    "ec2": ("ec2_plan", "ec2_catalogue"),
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from cluster.master.session import Session
 from cluster.model import Repository
 
 _REPOSITORY = "demo"
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _WIDTH = 110  # of tables in a log, which has no width of its own
 
 
@@ -155,3 +158,11 @@ def at_least_one(count: int, option: str = "--repeat") -> None:
     """Raise InputError unless `count`, given by `option`, is 1 or more."""
     if count < 1:
         raise InputError(f"{option} {count} is too few", "use at least 1")
+
+
+def seconds(text: str, option: str) -> float:
+    """The time `text`, as 90m or 5h, given by `option`. Raises InputError."""
+    found = _TIME.fullmatch(text)
+    if found is None or not float(found[1]):
+        raise InputError(f"{option} {text!r} is no time", f"for example {option} 90m or 5h")
+    return float(found[1]) * _UNITS[found[2]]

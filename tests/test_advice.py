@@ -16,7 +16,7 @@ from cluster.master.schedule import advice, hosts, tasks
 from cluster.master.schedule.advice import Kind
 from cluster.master.schedule.tasks import Task, Tasks
 from cluster.model import Cpv
-from cluster.verbs import advise as verb
+from cluster.options import seconds
 
 SLOW, FAST = Kind(1.0, 0.1), Kind(4.0, 1.0)
 
@@ -120,9 +120,9 @@ def test_bad_words_get_one_line(words: list[str], complaint: str, capsys: pytest
 
 
 def test_times_have_units() -> None:
-    assert [verb._seconds(text) for text in ("90m", "1.5h", "2d", "30s")] == [5400.0, 5400.0, 172800.0, 30.0]
+    assert [seconds(text, "--deadline") for text in ("90m", "1.5h", "2d", "30s")] == [5400.0, 5400.0, 172800.0, 30.0]
     with pytest.raises(InputError, match="90m"):
-        verb._seconds("5400")
+        seconds("5400", "--deadline")
 
 
 def test_the_answer_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def test_aws_is_asked_for_what_types_are_there_and_what_they_cost() -> None:
         stub.add_response("get_products", priced(usd))
     said: list[str] = []
     with stub:
-        found = refresh.refreshed(some, refresh.client("ec2", "us-east-1"), pricing, TODAY, said.append)
+        found = refresh.refreshed(some, refresh.Clients(refresh.clients("us-east-1").ec2, pricing), TODAY, said.append)
     stub.assert_no_pending_responses()
     assert found.dated == TODAY
     assert {name: (one.vcpus, one.memory_gib, one.usd_h) for name, one in found.types.items()} == {
@@ -151,7 +151,7 @@ def test_spot_prices_are_the_median_of_a_day_in_all_zones() -> None:
     prices.add_client_error("get_products", "AccessDeniedException", "no pricing:GetProducts")
     said: list[str] = []
     with stub, prices:
-        found = refresh.refreshed(SHIPPED.only(["c7g.large"]), ec2, pricing, TODAY, said.append)
+        found = refresh.refreshed(SHIPPED.only(["c7g.large"]), refresh.Clients(ec2, pricing), TODAY, said.append)
     assert (found.types["c7g.large"].spot_usd_h, found.types["c7g.large"].usd_h) == (0.031, 0.0725)
     assert "no pricing:GetProducts" in said[0]
     assert said[1] == "no on-demand price of c7g.large: the one of 2025-06-01 stays"
@@ -162,11 +162,11 @@ def test_no_credentials_and_a_refusal_are_one_line(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(InputError, match="there are no AWS credentials"):
-        refresh.refreshed(SHIPPED, refresh.client("ec2", "us-east-1"), None, TODAY, print)
+        refresh.refreshed(SHIPPED, refresh.clients("us-east-1"), TODAY, print)
     ec2, stub = stubbed("ec2")
     stub.add_client_error("describe_instance_types", "UnauthorizedOperation", "not yours")
     with stub, pytest.raises(MachineError, match=r"AWS does not answer: .*UnauthorizedOperation"):
-        refresh.refreshed(SHIPPED, ec2, None, TODAY, print)
+        refresh.refreshed(SHIPPED, refresh.Clients(ec2, None), TODAY, print)
 
 
 def test_a_refreshed_catalogue_takes_the_place_of_the_shipped_one_in_its_region_alone() -> None:

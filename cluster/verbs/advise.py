@@ -15,12 +15,10 @@ from cluster.master.schedule import advice
 from cluster.master.schedule import hosts as host_kinds
 from cluster.master.schedule.advice import Kind
 from cluster.master.schedule.hosts import Host
-from cluster.options import Common, KeepGoing, What, console_for, print_json
+from cluster.options import Common, KeepGoing, What, console_for, print_json, seconds
 from cluster.verbs.workloads import workload_of
 
 _FAST = 4.0
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _KIND = re.compile(r"(\d+(?:\.\d+)?)(?:=(\d+(?:\.\d+)?))?")
 
 
@@ -40,7 +38,7 @@ def advise(
     what, common = what or What(), common or Common()
     present = _present(hosts, common)
     offered = _offered(kinds, present)
-    limit = None if deadline is None else _seconds(deadline)
+    limit = None if deadline is None else seconds(deadline, "--deadline")
     if budget is not None and (budget <= 0 or any(kind.price is None for kind in offered)):
         raise InputError(f"--budget {budget:g} needs prices", "for example --kinds 1.0=0.04,4.0=0.17 --budget 3")
     work = workload_of(atoms, graph, history, keep_going, what, common)
@@ -77,10 +75,3 @@ def _kind(word: str) -> Kind:
     if found is None or not float(found[1]):
         raise InputError(f"--kinds {word!r} is not SPEED or SPEED=USD", "for example --kinds 1.0=0.04,4.0=0.17")
     return Kind(float(found[1]), float(found[2]) if found[2] else None)
-
-
-def _seconds(text: str) -> float:
-    found = _TIME.fullmatch(text)
-    if found is None or not float(found[1]):
-        raise InputError(f"--deadline {text!r} is no time", "for example --deadline 90m or 5h")
-    return float(found[1]) * _UNITS[found[2]]

@@ -67,6 +67,11 @@ class Fleet:
         return sum(count for _, count in self.all)
 
     @property
+    def nodes(self) -> int:
+        """How many packages are built at once."""
+        return sum(count * offer.nodes for offer, count in self.building)
+
+    @property
     def capacity(self) -> float:
         """What its nodes do together, in seconds of work a second."""
         return sum(count * offer.nodes * offer.speed for offer, count in self.building)
@@ -132,7 +137,7 @@ def propose(
     for market in markets:
         search.play_all(market, _alone(offers, limits.hosts))
         search.play_all(market, _paired(offers, limits.hosts))
-        search.play_all(market, _helped(search.front(market), offers, limits.hosts))
+        search.play_all(market, _helped(_front(search.played[market]), offers, limits.hosts))
     found = tuple(mix for market in markets for mix in _thinned(list(map(search.refined, search.front(market)))))
     every = [mix for mixes in search.played.values() for mix in mixes]
     return Proposal(
@@ -285,12 +290,8 @@ class _Search:
         return better if kept and better.finish_s < mix.finish_s else mix
 
     def front(self, market: Market) -> list[Mix]:
-        """Of what was played and is within the limits: what nothing else beats, from the cheapest to the fastest."""
-        found: list[Mix] = []
-        for mix in sorted(self.played[market], key=lambda mix: (mix.cost_usd, mix.finish_s)):
-            if self._keeps(mix.finish_s, mix.cost_usd) and (not found or mix.finish_s < found[-1].finish_s):
-                found.append(mix)
-        return found
+        """Of what was played and is within the limits: what nothing else beats."""
+        return _front(mix for mix in self.played[market] if self._keeps(mix.finish_s, mix.cost_usd))
 
     def _keeps(self, finish_s: float, cost_usd: float) -> bool:
         budget, deadline_s = self.limits.budget, self.limits.deadline_s
@@ -320,6 +321,15 @@ def left(task: Task, slots: float, jobs: int, remote: float, most: int) -> float
     had = max(jobs, math.ceil(task.parallelism))
     parallel = (task.parallelism - 1) / (1 - 1 / had) * remote
     return 1 - parallel / had + parallel / min(had + slots, max(had, most))
+
+
+def _front(mixes: Iterable[Mix]) -> list[Mix]:
+    """Those that no other one beats in both time and cost, from the cheapest to the fastest (Pareto)."""
+    found: list[Mix] = []
+    for mix in sorted(mixes, key=lambda mix: (mix.cost_usd, mix.finish_s)):
+        if not found or mix.finish_s < found[-1].finish_s:
+            found.append(mix)
+    return found
 
 
 def _beats(mix: Mix, finish_s: float, cost_usd: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -50,25 +51,38 @@ def told() -> Iterator[None]:
         raise MachineError("AWS does not answer", str(error)) from error
 
 
-def client(service: str, region: str) -> Any:
-    """A client that gives up within a minute. AWS_ENDPOINT_URL names another endpoint than Amazon's."""
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """boto3's, of the services that are asked."""
+
+    ec2: Any
+    pricing: Any
+
+
+def clients(region: str) -> Clients:
+    """Those for `region`."""
+    with told():
+        return Clients(_client("ec2", region), _client("pricing", _PRICING_REGION))
+
+
+def _client(service: str, region: str) -> Any:
+    """One that gives up within a minute. AWS_ENDPOINT_URL names another endpoint than Amazon's."""
     settings = botocore_config.Config(connect_timeout=10, read_timeout=20, retries={"total_max_attempts": 3})
     return boto3.Session().client(service, region_name=region, config=settings)
 
 
-def refreshed(catalogue: Catalogue, ec2: Any, pricing: Any, today: date, warn: Warn) -> Catalogue:
+def refreshed(catalogue: Catalogue, aws: Clients, today: date, warn: Warn) -> Catalogue:
     """`catalogue` with what AWS says of its types in its region; types that are not there are left out.
 
-    `ec2` and `pricing` are boto3's clients. Where AWS does not say a price the old one stays, and `warn` is told.
-    Raises InputError and MachineError.
+    Where AWS does not say a price the old one stays, and `warn` is told. Raises InputError and MachineError.
     """
     with told():
-        described = _described(ec2, list(catalogue.types))
-        spot = _spot(ec2, list(described))
+        described = _described(aws.ec2, list(catalogue.types))
+        spot = _spot(aws.ec2, list(described))
     missing = sorted(set(catalogue.types) - set(described))
     if missing:
         warn(f"{catalogue.region} has no {', '.join(missing)}: left out")
-    listed = _on_demand(pricing, catalogue.region, list(described), warn)
+    listed = _on_demand(aws.pricing, catalogue.region, list(described), warn)
     for prices, what in ((spot, "spot"), (listed, "on-demand")):
         if unpriced := [name for name in described if name not in prices]:
             warn(f"no {what} price of {', '.join(unpriced)}: the one of {catalogue.dated} stays")
