@@ -41,6 +41,33 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def used(directory: Path) -> Iterator[None]:
+    """Keep `directory` from `discard`; as many as like may use it at once."""
+    with _opened(directory) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+def discard(directory: Path) -> None:
+    """Remove `directory` with all that is in it, unless somebody uses it."""
+    with _opened(directory) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, slots=True)
 class Directories:
     """The directories of one installation.

@@ -25,7 +25,7 @@ from cluster.master.engines import local
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.model import Cpv, Job, Outcome, Package
-from cluster.node import container, emulator, stage
+from cluster.node import container, emulator, stage, unpacked
 from cluster.node.build import Built
 from cluster.node.job import Materials, Settings
 from cluster.node.node import Hardware
@@ -161,7 +161,9 @@ def _qemu_user(bench: Bench, name: str) -> Variant:
     """The stage's own files on this kernel, each program run by qemu-user."""
     bench.reporter.step("unpacking the stage for qemu-user")
     hardware = bench.hardware
-    root = container.stage_root(bench.live.directory / name, hardware.stage, hardware.emulator, hardware.target)
+    registration = container.registration_of(hardware.target)
+    tree = unpacked.ensure(hardware.stage, hardware.emulator, bench.session.directories.cache)
+    root = container.tree_root(tree, registration)
     container.check(root, bench.live.directory / f"{name}-check")
     settings = _unhelped(bench)
     return Variant(
@@ -189,7 +191,7 @@ def _contain(
         binpkgs={cpv: binhost.path(cpv) for cpv in package.requires},
         index=binhost.index_of(package.requires),
     )
-    with bench.live.node_directory(name) as directory:
+    with bench.live.node_directory(name) as directory, log.open("wb", buffering=0) as stream:
         built: Built = container.build(
             package,
             settings,
@@ -197,7 +199,7 @@ def _contain(
             bench.limits,
             directory=directory.resolve(),
             materials=materials,
-            log=log,
+            output=stream.write,
             own=bench.live.own,
         )
         if built.binpkg is None:

@@ -1,10 +1,12 @@
-"""The prerequisites of a job, composed by the host: an image that lies over the stage, or what a compiler needs.
+"""The prerequisites of a job, composed by the host: what lies over the stage, or what a compiler needs.
 
 prerequisites/
     KEY.squashfs    what `emerge --usepkgonly` of these packages, in this order, would add to the stage
+    KEY.layer/      the same as a directory, for roots on this machine's own kernel
+    KEY.tar         the same for other machines
     lock
 
-In the image `usr/` is for overlayfs over /usr, `installed/` over /var/db/pkg, and `other/` has what
+In each `usr/` is for overlayfs over /usr, `installed/` over /var/db/pkg, and `other/` has what
 goes elsewhere; job/build puts them there.
 """
 
@@ -13,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +32,7 @@ from cluster.node.layout import Placed, Tree, Unfit, contents, lay_out
 from cluster.process import find_program, run
 
 _FORMAT = 1  # of the image; a change makes all of them anew
-_KEPT = 50  # images in the cache
+_KEPT = 50  # of each kind in the cache
 _DEADLINE_S = 600.0
 _INSTALL_PHASES = frozenset({"setup", "preinst", "postinst"})
 _PROGRAMS = ("usr/bin", "usr/sbin", "usr/libexec", "usr/games")
@@ -37,6 +40,7 @@ _INSTALLED = "installed"
 _OTHER = "other"
 # Of a directory: overlayfs shows nothing of the layers below (Documentation/filesystems/overlayfs.rst).
 _OPAQUE = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+_USER_OPAQUE = "user.overlay.opaque"  # what takes its place in a namespace (mount option userxattr)
 # An emulated processor would decompress; and images are small, and in the host's page cache.
 _RAW = "-noI -noId -noD -noF -noX"
 _SQFSTAR = f"sqfstar {_RAW} -root-mode 755 -root-uid 0 -root-gid 0 -exit-on-error -no-progress -quiet"
@@ -62,25 +66,52 @@ def image(binpkgs: Sequence[Path], provides: Sequence[str], cache: Path) -> Path
     slot are replaced. The file is a squashfs, extended to `disk.DATA_BYTES`. Raises Unfit for
     packages that only Portage in the node can install, UnsafeArchive and gpkg.GpkgError.
     """
+    return _kept(binpkgs, provides, cache, ".squashfs", _make_image)
+
+
+def layer(binpkgs: Sequence[Path], provides: Sequence[str], cache: Path) -> Path:
+    """The same as a directory, in which everything belongs to who runs this. `paths.used` keeps it in the cache."""
+    return _kept(binpkgs, provides, cache, ".layer", _make_layer)
+
+
+def archive(binpkgs: Sequence[Path], provides: Sequence[str], cache: Path) -> Path:
+    """The same as a tar file, with owners, devices and extended attributes."""
+    return _kept(binpkgs, provides, cache, ".tar", _make_archive)
+
+
+def _kept(
+    binpkgs: Sequence[Path],
+    provides: Sequence[str],
+    cache: Path,
+    kind: str,
+    make: Callable[[Iterable[Item], Path], Path],
+) -> Path:
     directory = cache / "prerequisites"
-    path = directory / f"{key(binpkgs, provides)}.squashfs"
+    path = directory / f"{key(binpkgs, provides)}{kind}"
     with paths.locked(directory / "lock"):
         if path.exists():
             os.utime(path)  # the newest are kept
             return path
         for leftover in directory.glob(".new-*"):
             shutil.rmtree(leftover)
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as scratch:
-            _make(binpkgs, provides, Path(scratch)).rename(path)
-        _prune(directory)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as scratch, _all_opened(binpkgs) as packages:
+            _require_no_phases(packages)
+            need = 2 * sum(member.size for package in packages for member in package.image.getmembers())
+            paths.require_space(directory, (need >> 20) + 64, "what is made of a job's prerequisites")
+            make(_items(packages, provides), Path(scratch)).rename(path)
+        os.utime(path)
+        _prune(directory, kind)
     return path
 
 
-def _prune(directory: Path) -> None:
-    """Remove all but the newest images. A node that runs from one keeps its open file."""
-    images = sorted(directory.glob("*.squashfs"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in images[_KEPT:]:
-        path.unlink()
+def _prune(directory: Path, kind: str) -> None:
+    """Remove all but the newest of a kind. A node that runs from an image keeps its open file."""
+    made = sorted(directory.glob(f"*{kind}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in made[_KEPT:]:
+        if path.is_dir():
+            paths.discard(path)
+        else:
+            path.unlink()
 
 
 def unpack(binpkgs: Sequence[Path], directory: Path) -> None:
@@ -144,19 +175,59 @@ def _tree(packages: Sequence[gpkg.Opened]) -> Tree:
     return lay_out([package.image.getmembers() for package in packages])
 
 
-def _make(binpkgs: Sequence[Path], provides: Sequence[str], scratch: Path) -> Path:
-    """Write the image into the directory `scratch`; a tar file goes before it, for owners that are not ours."""
-    archive, made = scratch / "tree.tar", scratch / "image"
-    with _all_opened(binpkgs) as packages:
-        _require_no_phases(packages)
-        need = 2 * sum(member.size for package in packages for member in package.image.getmembers())
-        paths.require_space(scratch, (need >> 20) + 64, "the image of a job's prerequisites")
-        with TarFile.open(archive, "w", format=PAX_FORMAT) as tar:
-            for member, content in _items(packages, provides):
-                tar.addfile(member, content)
+def _make_archive(items: Iterable[Item], scratch: Path) -> Path:
+    made = scratch / "tree.tar"
+    with TarFile.open(made, "w", format=PAX_FORMAT) as tar:
+        for member, content in items:
+            tar.addfile(member, content)
+    return made
+
+
+def _make_image(items: Iterable[Item], scratch: Path) -> Path:
+    """A tar file goes before it, for owners that are not ours."""
+    made = scratch / "image"
     find_program("sqfstar", "squashfs-tools")
-    run(["sh", "-c", f'exec {_SQFSTAR} "$1" < "$2"', "sh", made, archive], deadline_s=_DEADLINE_S)
+    words = ["sh", "-c", f'exec {_SQFSTAR} "$1" < "$2"', "sh", made, _make_archive(items, scratch)]
+    run(words, deadline_s=_DEADLINE_S)
     return disk.extend(made)
+
+
+def _make_layer(items: Iterable[Item], scratch: Path) -> Path:
+    """Links are made last, so that no path leads through one, and directories closed after all that is in them."""
+    made = scratch / "layer"
+    made.mkdir()
+    links, directories = [], []
+    for member, content in items:
+        place = made / member.name
+        if member.issym():
+            links.append((member, place))
+        elif member.isdir():
+            place.mkdir(mode=0o700)
+            directories.append((member, place))
+        else:
+            _lay_file(member, content, place, made)
+    for member, place in links:
+        place.symlink_to(member.linkname)
+        os.utime(place, (member.mtime, member.mtime), follow_symlinks=False)
+    for member, place in reversed(directories):
+        if member.pax_headers:
+            os.setxattr(place, _USER_OPAQUE, b"y")
+        place.chmod(member.mode)
+        os.utime(place, (member.mtime, member.mtime))
+    return made
+
+
+def _lay_file(member: TarInfo, content: IO[bytes] | None, place: Path, layer: Path) -> None:
+    if member.ischr():  # a whiteout, which any user may make (Linux 5.8)
+        os.mknod(place, stat.S_IFCHR, os.makedev(0, 0))
+    elif member.islnk():
+        place.hardlink_to(layer / member.linkname)
+    else:
+        assert content is not None
+        with place.open("xb") as stream:
+            shutil.copyfileobj(content, stream)
+        place.chmod(member.mode)
+        os.utime(place, (member.mtime, member.mtime))
 
 
 def _require_no_phases(packages: Iterable[gpkg.Opened]) -> None:

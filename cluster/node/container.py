@@ -1,44 +1,46 @@
-"""One package built on this machine's own kernel, in a root of layered directories: no node at all.
+"""One package built on this machine's own kernel, in a root of layered directories.
 
-The root is either the host's own, with Portage over it, or a stage's under qemu-user. Namespaces of
+The root is either the host's own, with Portage over it, or a stage's, whose programs run by qemu-user
+or, where the host is of the target's architecture, by themselves. Namespaces of
 its own let an ordinary user do it, and leave nothing of it in the machine: no mount, no registration.
-Made to compare nodes with; what a build does to its host's kernel nobody keeps in bounds here.
+What a build does to its host's kernel nobody keeps in bounds here, and there is one user: root.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import subprocess
-import time
+import select
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cluster import paths
-from cluster.errors import MachineError
-from cluster.model import Package
-from cluster.node import disk, rootfs
+from cluster.errors import BuildFailed, MachineError, NodeLost
+from cluster.model import Package, Usage
 from cluster.node import job as jobs
+from cluster.node import rootfs, usage
 from cluster.node.build import Built, Limits, phases, unfinished
-from cluster.node.emulator import Emulator
 from cluster.node.installed import write_installed
-from cluster.node.stage import Stage
-from cluster.process import Child, find_program, run
+from cluster.node.shell import Patience
+from cluster.process import Child, find_program, run, tail
 from cluster.target import Target
 
-_UNPACK_S = 600.0
 _PROBE_S = 60.0
 _POLL_S = 0.2
 _HOST_LAYERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt")
 _BINFMT = Path("/usr/lib/binfmt.d")
-_NAMESPACES = ("--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net")
+_NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--uts", "--ipc")
+_OWN_USERS = ("--user", "--map-root-user")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     # The namespace has one user: Portage is to give its files to no other.
     "PORTAGE_USERNAME": "root",
     "PORTAGE_GRPNAME": "root",
 }
+_PREREQUISITES = "run/prerequisites"  # where job/build looks for them
+COMPILE_SOCKET, COMPILE_CLIENTS = "run/compile", "run/compilers"
+"""Where a container has the compile server's socket and its clients, if it is given them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,21 @@ class Root:
     """Symbolic links of the root."""
     registration: Path | None = None
     """A file of binfmt.d(5) that names the target's interpreter."""
+    sealed: frozenset[str] = frozenset()
+    """Those of the directories that nothing can be written to."""
+    binds: Mapping[str, Path] = field(default_factory=dict)
+    """Files and directories of the host, by their places in the root."""
+
+    def over(self, layer: Path) -> Root:
+        """This root with the prerequisites in `layer` (`cluster.node.composed`), as job/build lays them in a node."""
+        entries = tuple(path / "db/pkg" for path in self.layers["var"] if (path / "db/pkg").is_dir())
+        laid = {"usr": (layer / "usr", *self.layers["usr"]), "var/db/pkg": (layer / "installed", *entries)}
+        return replace(
+            self,
+            layers={**self.layers, **laid},
+            sealed=self.sealed.union(laid),
+            binds={**self.binds, _PREREQUISITES: layer},
+        )
 
 
 def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
@@ -78,39 +95,30 @@ def registration_of(target: Target) -> Path:
     return registration
 
 
-def stage_root(directory: Path, stage: Stage, emulator: Emulator, target: Target) -> Root:
-    """The stage's root, unpacked in `directory`, run by qemu-user. Raises MachineError where there is none."""
-    registration = registration_of(target)
-    image = directory.with_suffix(".raw")
-    directory.mkdir()
-    disk.expand(emulator, stage.disk, image)
-    run([find_program("debugfs", "e2fsprogs"), "-R", f"rdump / {directory}", image], deadline_s=_UNPACK_S)
-    image.unlink()
-    links = {path.name: str(path.readlink()) for path in directory.iterdir() if path.is_symlink()}
-    kept = {"usr", "etc", "opt", "var", *_HOST_LAYERS}
-    layers = {path.name: (path,) for path in directory.iterdir() if path.name in kept and path.name not in links}
-    return Root(layers, links, registration)
+def tree_root(tree: Path, registration: Path | None) -> Root:
+    """The root that is unpacked in `tree`; its programs run by what `registration` names, or by themselves."""
+    links = {path.name: str(path.readlink()) for path in tree.iterdir() if path.is_symlink()}
+    kept = {"var", *_HOST_LAYERS}.difference(links)
+    return Root({path.name: (path,) for path in tree.iterdir() if path.name in kept}, links, registration)
 
 
-def _prepare(root: Root, directory: Path) -> None:
+def prepare(root: Root, directory: Path) -> None:
     """Write what stage-images/host/enter reads."""
     place = directory / "root"
     place.mkdir(parents=True)
     for name, to in root.links.items():
         (place / name).symlink_to(to)
-    lines = [f"{name} {':'.join(str(path) for path in lower)}\n" for name, lower in root.layers.items()]
-    (directory / "layers").write_text("".join(lines))
-
-
-def _argv(root: Root, directory: Path, job: Path, command: Iterable[str]) -> list[str | Path]:
-    enter: list[str | Path] = [
-        "sh",
-        paths.data("stage-images", "host", "enter"),
-        directory,
-        job,
-        root.registration or "",
+    lines = [
+        f"{name} {'ro' if name in root.sealed else 'rw'} {':'.join(map(str, lower))}\n"
+        for name, lower in root.layers.items()
     ]
-    return [find_program("unshare", "util-linux"), *_NAMESPACES, *enter, *command]
+    (directory / "layers").write_text("".join(lines))
+    (directory / "binds").write_text("".join(f"{name} {source}\n" for name, source in root.binds.items()))
+
+
+def _argv(root: Root, directory: Path, command: Iterable[str]) -> list[str | Path]:
+    enter: list[str | Path] = ["sh", paths.data("stage-images", "host", "enter"), directory, root.registration or ""]
+    return [find_program("unshare", "util-linux"), *_OWN_USERS, *_NAMESPACES, *enter, *command]
 
 
 def _open_up(directory: Path) -> None:
@@ -121,9 +129,9 @@ def _open_up(directory: Path) -> None:
 
 def check(root: Root, directory: Path) -> None:
     """Run `true` in `root`, with scratch space in `directory`. Raises MachineError if that is not possible here."""
-    _prepare(root, directory)
+    prepare(root, directory)
     try:
-        run(_argv(root, directory, directory, ["/bin/true"]), deadline_s=_PROBE_S, env=_ENVIRONMENT)
+        run(_argv(root, directory, ["/bin/true"]), deadline_s=_PROBE_S, env=_ENVIRONMENT)
     finally:
         _open_up(directory)
 
@@ -136,44 +144,68 @@ def build(
     *,
     directory: Path,
     materials: jobs.Materials,
-    log: Path,
+    output: Callable[[bytes], object],
     own: Callable[[int], None],
+    entered: Callable[[str], None] = lambda phase: None,
 ) -> Built:
     """Build `package` in `root` as a node would, with everything it writes in the empty `directory`.
 
-    What it prints goes to the file `log`; `own` is told the process group. A build that fails is a value.
+    What it prints goes to `output` as it comes; `own` is told the process group, `entered` of each step.
+    `materials.prerequisites` are a layer (`cluster.node.composed`). A build that fails is a value; NodeLost is
+    raised when the root cannot be entered, and when the build is ended from outside.
     """
+    entered("job directory")
     content = directory / "job"
     content.mkdir()
     jobs.fill(content, package, settings, materials)
-    _prepare(root, directory)
-    log.write_bytes(b"")
-    argv = _argv(root, directory, content, ["/bin/sh", str(jobs.MOUNT / "build")])
+    (directory / "tmp").mkdir()
+    if materials.prerequisites is not None:
+        root = root.over(materials.prerequisites)
+    # Builds are not slowed by a layer.
+    prepare(replace(root, binds={**root.binds, "job": content, "var/tmp": directory / "tmp"}), directory)
+    argv = _argv(root, directory, ["/bin/sh", str(jobs.MOUNT / "build")])
+    entered("build")
     try:
-        with Child(argv, log_path=log, env=_ENVIRONMENT) as child:
+        with Child(argv, log_path=directory / "output", env=_ENVIRONMENT) as child:
             own(child.pid)
-            failure = _wait(child, log, limits)
+            failure = _run(child, limits, output)
+            used = usage.of_all(child.pid, directory)
     finally:
         _open_up(directory)
     out = content / jobs.OUT.relative_to(jobs.MOUNT)
-    marks = (out / "marks").read_text() if (out / "marks").exists() else ""
+    if not (out / "marks").exists():
+        raise NodeLost("the root cannot be entered", tail(child.log_path.read_text(errors="replace")) or failure)
+    return _result(package, out, failure, used)
+
+
+def _result(package: Package, out: Path, failure: str, used: Usage) -> Built:
+    marks = (out / "marks").read_text()
     if failure:
-        return Built(None, phases(marks), "", f"{unfinished(marks)}: {failure}")
-    return Built(out / "packages" / f"{package.cpv}.gpkg.tar", phases(marks), "")
+        return Built(None, phases(marks), "", f"{unfinished(marks)}: {failure}", used)
+    return Built(out / "packages" / f"{package.cpv}.gpkg.tar", phases(marks), "", usage=used)
 
 
-def _wait(child: Child, log: Path, limits: Limits) -> str:
-    """Wait for its end; returns why it failed, "" if it did not."""
-    end = time.monotonic() + limits.total_s
-    while True:
-        try:
-            status = child.wait(_POLL_S)
-            return f"exit status {status}" if status else ""
-        except subprocess.TimeoutExpired:
-            if time.monotonic() > end:
-                return f"not done after {limits.total_s:g} s"
-            if time.time() - log.stat().st_mtime > limits.silence_s:
-                return f"printed nothing for {limits.silence_s:g} s"
+def _run(child: Child, limits: Limits, output: Callable[[bytes], object]) -> str:
+    """Pass on what it prints until it ends, but do not wait for it; returns why it failed, "" if it did not."""
+    patience = Patience(limits.total_s, limits.silence_s)
+    ended = os.pidfd_open(child.pid)
+    try:
+        with child.log_path.open("rb") as stream:
+            while not select.select([ended], [], [], _POLL_S)[0]:
+                if data := stream.read():
+                    patience.heard()
+                    output(data)
+                patience.check()
+            output(stream.read())
+    except BuildFailed as error:
+        return str(error)
+    finally:
+        os.close(ended)
+    status = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    if status.si_code != os.CLD_EXITED:
+        raise NodeLost("the build was ended from outside", f"signal {status.si_status}")
+    return f"exit status {status.si_status}" if status.si_status else ""
 
 
 def host_arch() -> str:

@@ -22,7 +22,8 @@ from cluster.model import Cpv, Package, Repository
 
 MOUNT = PurePosixPath("/job")
 OUT = MOUNT / "out"
-_CLIENT = "/usr/lib/cluster/bin"  # in every stage
+CLIENT = "/usr/lib/cluster/bin"
+"""Where every stage has the compile client, under the compilers' names."""
 
 _FEATURES = (
     # No second user, sandbox or namespace in a computer that is thrown away after one package.
@@ -44,8 +45,10 @@ class CompileAccess:
     address: str
     """ADDRESS:PORT, or the path of a socket."""
     token: str
-    client: str = _CLIENT
+    client: str = CLIENT
     """The directory that has the client under the compilers' names."""
+    socket: Path | None = None
+    """The host's, which is to be at `address`."""
 
     @property
     def exports(self) -> str:

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 from cluster import paths
 from cluster.errors import MachineError
 from cluster.model import Package
-from cluster.node import container, rootfs
+from cluster.node import client, container, rootfs
 from cluster.node import job as jobs
 from cluster.node.installed import write_installed
 from cluster.node.sandbox import make_places
@@ -97,12 +97,8 @@ def _with_binfmt(target: Target) -> list[str | Path]:
 
 def _key(names: Iterable[str], root: Root) -> str:
     parts = [root.stage, *names, importlib.metadata.version("portage"), rootfs.python_of(_HOST)]
-    parts += [path.read_text() for path in (Path(__file__), Path(rootfs.__file__), _client_source(), _PRELOADED)]
+    parts += [path.read_text() for path in (Path(__file__), Path(rootfs.__file__), client.source(), _PRELOADED)]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=6).hexdigest()
-
-
-def _client_source() -> Path:
-    return paths.data("stage-images", "guest", "cc.c")
 
 
 def _make(kit: Path, names: Iterable[str], root: Root) -> None:
@@ -110,11 +106,7 @@ def _make(kit: Path, names: Iterable[str], root: Root) -> None:
     (kit / "usr/local/bin/gtar").symlink_to("/usr/bin/tar")
     for name, text in _ACCOUNTS.items():
         (kit / "etc" / name).write_text(text)
-    client = kit / "bin/cc-client"
-    client.parent.mkdir()
-    run([find_program("gcc", "gcc"), "-O2", "-static", "-s", "-o", client, _client_source()], deadline_s=_COMPILE_S)
-    for name in names:
-        (client.parent / name).symlink_to(client.name)
+    client.compile_to(kit / "bin", names)
     _preloads(kit / "preload", root)
 
 
