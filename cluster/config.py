@@ -52,6 +52,7 @@ class Build(_Section):
 class Node(_Section):
     """`[node]`"""
 
+    driver: Literal["qemu", "chroot"]
     memory_mib: Annotated[int, Field(ge=256)]
     cpus: _Positive
     composed: bool

@@ -11,11 +11,11 @@ import pytest
 from factories import package
 
 from cluster.errors import ClusterError
-from cluster.host import builder as builders
 from cluster.host.builder import Builder
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
-from cluster.model import Cpv, Usage
+from cluster.model import Compiles, Cpv, Usage
+from cluster.node import drivers
 from cluster.node.build import Built, Limits
 from cluster.node.job import Materials, Settings
 
@@ -31,7 +31,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Materials]:
         seen.append(materials)
         return Built(None, (), "", "compile: exit status 1")
 
-    monkeypatch.setattr(builders.builds, "build", build)
+    monkeypatch.setattr(drivers.builds, "build", build)
     return seen
 
 
@@ -39,7 +39,9 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Materials]:
 def builder(tmp_path: Path) -> Iterator[Builder]:
     nothing: Any = None
     with Run(tmp_path / "state") as live:
-        yield Builder(nothing, live, tmp_path / "cache", ("dev-build/make-4.3",), distcc_hosts="10.0.2.2:3632/4")
+        provides = ("dev-build/make-4.3",)
+        driver = drivers.QemuDriver(nothing, provides, tmp_path / "cache")
+        yield Builder(driver, live, provides, distcc_hosts="10.0.2.2:3632/4")
 
 
 def build(builder: Builder, place: Path, *requires: str) -> Product:
@@ -101,7 +103,7 @@ def test_a_package_outlives_its_node_until_the_next_one(
         (directory / "x-1.gpkg.tar").write_text(f"build {len(seen)}")
         return Built(directory / "x-1.gpkg.tar", (("compile", 1.5),), "", usage=took)
 
-    monkeypatch.setattr(builders.builds, "build", make)
+    monkeypatch.setattr(drivers.builds, "build", make)
     first, second = (build(builder, tmp_path) for _ in range(2))
     assert first.built.binpkg == second.built.binpkg
     assert second.built.binpkg is not None
@@ -120,12 +122,12 @@ def test_where_distccd_listens_is_what_the_host_says(
         seen.append(settings)
         return Built(None, (), "", "compile")
 
-    monkeypatch.setattr(builders.builds, "build", fail)
+    monkeypatch.setattr(drivers.builds, "build", fail)
     build(builder, tmp_path)
     assert [(one.distcc_hosts, one.jobs) for one in seen] == [("10.0.2.2:3632/4", 2)]
 
 
 def test_a_compile_that_differs_fails_the_package_and_names_the_first() -> None:
     built = Built(Path("x.gpkg.tar"), (), "")
-    from_audit = Product(built, compiles=builders.Compiles(), audited=7, differing=("gcc -c a.c", "gcc -c b.c"))
+    from_audit = Product(built, compiles=Compiles(), audited=7, differing=("gcc -c a.c", "gcc -c b.c"))
     assert from_audit.failure == "audit: 2 of 7 compiles are not the node's own, as gcc -c a.c"

@@ -165,8 +165,9 @@ def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Repo
     """
     with prepared(session, atom, nodes, reporter) as bench, ExitStack() as stack:
         compiles = bench.live.directory / "compiles"
+        hardware = equipment.warmed(bench.session, bench.hardware, reporter)
         builder = equipment.builder_for(
-            bench.session, bench.hardware, bench.live, stack, reporter, nodes=1, compiles=compiles
+            bench.session, hardware, bench.live, stack, reporter, nodes=1, compiles=compiles
         )
         delivery = equipment.delivery_for(bench.session, bench.binhost, bench.logs / "node")
         builds = []
@@ -174,13 +175,13 @@ def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Repo
             reporter.step(f"{turn} of {repeat}: {bench.package.cpv}")
             builds.append(_build(delivery, builder, bench.package))
         reporter.step(f"{nodes} nodes that wait")
-        idle = _idle(builder.hardware, bench.live, nodes)
+        idle = _idle(hardware, bench.live, nodes)
     return Report(
         package=bench.package.cpv,
         repeat=repeat,
         latency=summarize(builds),
         idle=idle,
-        node=_made_of(builder.hardware),
+        node=_made_of(hardware),
         machine=machine.facts(bench.hardware.emulator.version),
     )
 

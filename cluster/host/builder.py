@@ -21,9 +21,9 @@ from cluster.model import Compiles, Usage
 from cluster.node import build as builds
 from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
+from cluster.node.drivers import Driver
 from cluster.node.job import Materials
 from cluster.node.layout import Unfit
-from cluster.node.node import Hardware
 from cluster.node.sysroot import Root
 
 Entered = Callable[[str], None]
@@ -44,12 +44,11 @@ _PHASE = re.compile(b"|".join(map(re.escape, _PHASES)))
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """QEMU nodes on this machine, each booted for one package and thrown away; may be used from several threads."""
+    """Nodes of one driver, each for one package; may be used from several threads."""
 
-    hardware: Hardware
+    driver: Driver
     live: Run
     """Owns the files and processes of its nodes."""
-    cache: Path
     provides: Sequence[str]
     """What the stage has already, as its recipe says."""
     composed: bool = True
@@ -100,12 +99,13 @@ class Builder:
                     with suppress(ClusterError):
                         flight = self._ahead(self.compiler, work, materials, root, directory, log)
                         ahead = stack.enter_context(flight)
-                access, tally = stack.enter_context(self.compiler.job(root, directory / "compiles", directory.name))
+                access, tally = stack.enter_context(
+                    self.compiler.job(self.driver, root, directory / "compiles", directory.name)
+                )
                 materials = replace(materials, compile=access)
-            built = builds.build(
+            built = self.driver.build(
                 work.package,
                 work.settings,
-                self.hardware,
                 work.limits,
                 directory=directory,
                 materials=materials,
@@ -148,11 +148,11 @@ class Builder:
         return cross.root(partial(composed.unpack, binpkgs), composed.key(binpkgs, self.provides))
 
     def _composed(self, binpkgs: Sequence[Path], output: Callable[[bytes], object]) -> Path | None:
-        """The image of `binpkgs`; None if there are none, or if only Portage in the node can install them."""
+        """What the driver makes of `binpkgs`; None if there are none or only Portage in the node can install them."""
         if not binpkgs or not self.composed:
             return None
         try:
-            return composed.image(binpkgs, self.provides, self.cache)
+            return self.driver.compose(binpkgs)
         except Unfit as error:
             output(f"The node installs the prerequisites with emerge: {error}\n".encode())
             return None

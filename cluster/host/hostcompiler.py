@@ -13,6 +13,7 @@ from cluster.node import compileserver, pilot, sandbox, sysroot
 from cluster.node import toolchain as toolchains
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
+from cluster.node.drivers import Driver
 from cluster.node.job import CompileAccess
 from cluster.node.stage import Stage
 from cluster.target import Target
@@ -66,17 +67,16 @@ class HostCompiler:
     server: CompileServer
     cross: CrossCompiler
     socket: Path
-    """The server's, for pilots."""
+    """The server's, for those that have no network."""
     pilot: pilot.Kit | None
 
     @contextmanager
     def job(
-        self, root: sysroot.Root, directory: Path, node: str
-    ) -> Iterator[tuple[CompileAccess, compileserver.Tally]]:
-        """Serve the job of `node` over `root`; its files go to the new `directory`."""
+        self, driver: Driver, root: sysroot.Root, directory: Path, node: str
+    ) -> Iterator[tuple[CompileAccess | None, compileserver.Tally]]:
+        """Serve the job of `node`, which is of `driver`, over `root`; its files go to the new `directory`."""
         with self.server.job(root, directory, name=node) as (token, job):
-            # The host's loopback in QEMU's user network.
-            yield CompileAccess(f"10.0.2.2:{self.server.port}", token), job.tally
+            yield driver.access(self.server.port, self.socket, token), job.tally
 
     @contextmanager
     def ahead(

@@ -73,10 +73,11 @@ def _build(
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        hardware = equipment.hardware_for(session, nodes, reporter)
+        kind = session.config.node.driver
+        hardware = equipment.hardware_for(session, nodes, reporter, kind)
         live = stack.enter_context(runs.Run(session.directories.state))
         count = min(nodes, len(plan.to_build))
-        builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count)
+        builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count, kind=kind)
         plan = with_toolchain(plan, hardware.stage)
         before = binhost.records()
         sharing = stack.enter_context(_sharing(session, nodes, reporter))

@@ -18,14 +18,16 @@ from cluster.master.engines.delivery import Delivery, FirstRound
 from cluster.master.progress import Reporter
 from cluster.master.schedule.hosts import Host
 from cluster.master.session import Session
-from cluster.node import emulator, job, kernel, kvm, pilot, qemu, stage, warm
+from cluster.node import drivers, emulator, job, kernel, kvm, pilot, qemu, stage, warm
 from cluster.node.build import Limits
+from cluster.node.drivers import Driver, Kind, QemuDriver
 from cluster.node.node import Hardware
 
 
-def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
-    """An emulator and a stage, made if they are not there yet."""
-    qemu.require_memory(session.config.node.memory_mib, nodes)
+def hardware_for(session: Session, nodes: int, reporter: Reporter, kind: Kind = "qemu") -> Hardware:
+    """An emulator and a stage, made if they are not there yet, for so many nodes of this `kind`."""
+    if kind == "qemu":
+        qemu.require_memory(session.config.node.memory_mib, nodes)
     cache = session.directories.cache
     recipe = target.load_recipe()
     reporter.step(f"looking for QEMU {emulator.NEWEST_MAJOR} or newer for {session.target.name}")
@@ -33,7 +35,10 @@ def hardware_for(session: Session, nodes: int, reporter: Reporter) -> Hardware:
     reporter.step(f"QEMU {found.version}; looking for the {session.target.name} stage")
     built = stage.ensure(session.target, recipe, cache, reporter.step)
     node = session.config.node
-    hardware, why_not = kvm.accelerated(Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s))
+    hardware = Hardware(session.target, found, built, node.memory_mib, node.cpus, node.boot_s)
+    if kind != "qemu":
+        return hardware
+    hardware, why_not = kvm.accelerated(hardware)
     hardware = _with_own_kernel(session, hardware)
     how = f"are emulated ({why_not})" if why_not else "run on KVM"
     reporter.step(f"{session.target.name} nodes {how} and boot Linux {hardware.stage.facts['kernel']}")
@@ -101,23 +106,37 @@ def builder_for(
     reporter: Reporter,
     *,
     nodes: int,
+    kind: Kind = "qemu",
     compiles: Path | None = None,
 ) -> Builder:
     """What builds on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
     Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
     """
-    hardware = warmed(session, hardware, reporter)
+    driver = _driver(session, hardware, kind, live, reporter)
     cross = _cross(session, hardware, reporter)
+    emulated = kind == "qemu"
     return Builder(
-        hardware=hardware,
+        driver=driver,
         live=live,
-        cache=session.directories.cache,
         provides=target.load_recipe().provides,
         composed=session.config.node.composed,
-        distcc_hosts=_offload(session, live, cross, stack, reporter),
-        compiler=_compiler(session, cross, stack, compiles, nodes, reporter),
+        distcc_hosts=_offload(session, live, cross, stack, reporter) if emulated else "",
+        compiler=_compiler(session, cross, stack, compiles, nodes if emulated else None, reporter),
     )
+
+
+def _driver(session: Session, hardware: Hardware, kind: Kind, live: runs.Run, reporter: Reporter) -> Driver:
+    """What builds in nodes of `kind` on this machine. Raises MachineError where it cannot."""
+    provides, cache = target.load_recipe().provides, session.directories.cache
+    if kind == "qemu":
+        return QemuDriver(warmed(session, hardware, reporter), provides, cache)
+    reporter.step("looking for the stage as a directory, and trying a chroot in it")
+    scratch = Path(tempfile.mkdtemp(prefix="chroot-", dir=live.directory))
+    driver = drivers.chroot(hardware, provides, cache, scratch=scratch)
+    how = "are emulated by qemu-user" if driver.registration else "need no emulation"
+    reporter.step(f"{session.target.name} packages are built in chroots, which {how}")
+    return driver
 
 
 def delivery_for(
@@ -168,9 +187,14 @@ def _offload(
     return stack.enter_context(offload).hosts
 
 
-def _pilot(session: Session, cross: hostcompiler.CrossCompiler, nodes: int, reporter: Reporter) -> pilot.Kit | None:
-    """What pilots are made of, unless they are not wanted, would be in the way of the nodes, or cannot be had."""
-    room = pilot.is_room(nodes, session.config.node.cpus, len(os.sched_getaffinity(0)))
+def _pilot(
+    session: Session, cross: hostcompiler.CrossCompiler, nodes: int | None, reporter: Reporter
+) -> pilot.Kit | None:
+    """What pilots are made of, unless they are not wanted, would be in the way of the nodes, or cannot be had.
+
+    None for `nodes` stands for those that are no emulated computers: they run on the host themselves.
+    """
+    room = nodes is not None and pilot.is_room(nodes, session.config.node.cpus, len(os.sched_getaffinity(0)))
     if not session.config.compile.pilot or not room:
         return None
     try:
@@ -185,7 +209,7 @@ def _compiler(
     cross: hostcompiler.CrossCompiler | None,
     stack: ExitStack,
     compiles: Path | None,
-    nodes: int,
+    nodes: int | None,
     reporter: Reporter,
 ) -> hostcompiler.HostCompiler | None:
     """Start the compile server if it is wanted."""

@@ -1,4 +1,4 @@
-"""The compile client for this machine's own processor: what a foreign root on the host's kernel starts without emulation.
+"""The compile client for this machine's own processor: what a foreign root on its kernel starts without emulation.
 
 clients/KEY/    the client, and the names of a stage's compilers as links to it
 """

@@ -187,7 +187,7 @@ def _make_image(items: Iterable[Item], scratch: Path) -> Path:
     """A tar file goes before it, for owners that are not ours."""
     made = scratch / "image"
     find_program("sqfstar", "squashfs-tools")
-    words = ["sh", "-c", f'exec {_SQFSTAR} "$1" < "$2"', "sh", made, _make_archive(items, scratch)]
+    words: list[str | Path] = ["sh", "-c", f'exec {_SQFSTAR} "$1" < "$2"', "sh", made, _make_archive(items, scratch)]
     run(words, deadline_s=_DEADLINE_S)
     return disk.extend(made)
 

@@ -1,4 +1,4 @@
-"""Node drivers: what a package is built in. A QEMU node, a chroot on this machine's kernel, or another machine (`remote`).
+"""Node drivers: what a package is built in. A QEMU node, a chroot on this machine, or another machine (`remote`).
 
 All of them give each package the same clean root: the stage, its prerequisites over it, /usr read-only.
 """

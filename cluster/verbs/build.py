@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -19,7 +19,10 @@ from cluster.verbs.planned import beside, code_of, heading, one_or_all, plans_of
 
 def build(
     *atoms: str,
-    nodes: Annotated[int | None, Parameter(help="QEMU nodes at once.")] = None,
+    nodes: Annotated[int | None, Parameter(help="Nodes at once.")] = None,
+    driver: Annotated[
+        Literal["qemu", "chroot"] | None, Parameter(help="What a node is; by default what node.driver says.")
+    ] = None,
     plain: Annotated[
         bool, Parameter(negative="", help="Give nodes no help: boot, emerge and compile in them.")
     ] = False,
@@ -37,7 +40,9 @@ def build(
 ) -> int:
     """Build ATOMS (packages and @sets) into the binhost."""
     what, common = what or What(), common or Common()
-    opened = tuple(_weighed(_helped(session, plain, audit_compiles), weight) for session in open_all(what, common))
+    opened = tuple(
+        _weighed(_driven(_helped(session, plain, audit_compiles), driver), weight) for session in open_all(what, common)
+    )
     if nodes is not None:
         at_least_one(nodes, "--nodes")
     console = console_for(common)
@@ -85,6 +90,14 @@ def _helped(session: Session, plain: bool, audit: float | None) -> Session:
             raise InputError(f"--audit-compiles {audit:g} is no percentage", "use 0 to 100")
         chosen = chosen.model_copy(update={"compile": chosen.compile.model_copy(update={"audit_percent": audit})})
     return replace(session, config=chosen)
+
+
+def _driven(session: Session, driver: Literal["qemu", "chroot"] | None) -> Session:
+    """The session with the node driver that `build`'s option names."""
+    if driver is None:
+        return session
+    node = session.config.node.model_copy(update={"driver": driver})
+    return replace(session, config=session.config.model_copy(update={"node": node}))
 
 
 def _weighed(session: Session, weight: float | None) -> Session:
