@@ -134,7 +134,7 @@ def _driver(session: Session, hardware: Hardware, kind: Kind, live: runs.Run, re
     reporter.step("looking for the stage as a directory, and trying a chroot in it")
     scratch = Path(tempfile.mkdtemp(prefix="chroot-", dir=live.directory))
     driver = drivers.chroot(hardware, provides, cache, scratch=scratch)
-    how = "are emulated by qemu-user" if driver.registration else "need no emulation"
+    how = "are emulated by qemu-user" if driver.root.registration else "need no emulation"
     reporter.step(f"{session.target.name} packages are built in chroots, which {how}")
     return driver
 

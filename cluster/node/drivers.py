@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache as once
 from pathlib import Path
@@ -108,10 +109,9 @@ class ChrootDriver:
     Only compiles are sent away, to the compile server: there is no network for distcc.
     """
 
-    tree: Path
-    """The stage, unpacked."""
-    registration: Path | None
-    """The binfmt.d(5) file of the target's interpreter; None where the host runs its programs."""
+    stage: Path
+    """The directory in the cache that the root is made of."""
+    root: container.Root
     client: Path | None
     """Compile clients for the host's own processor; None for the stage's."""
     provides: Sequence[str]
@@ -139,13 +139,15 @@ class ChrootDriver:
         entered: Callable[[str], None],
     ) -> builds.Built:
         """As `Driver.build`."""
-        root = container.tree_root(self.tree, self.registration)
+        root = self.root
         if materials.compile is not None and materials.compile.socket is not None:
             binds = {container.COMPILE_SOCKET: materials.compile.socket}
             if self.client is not None:
                 binds[container.COMPILE_CLIENTS] = self.client
             root = replace(root, binds=binds)
-        with paths.used(self.tree):
+        with ExitStack() as stack:
+            for made in (self.stage, *filter(None, (materials.prerequisites,))):
+                stack.enter_context(paths.used(made))
             return container.build(
                 package,
                 replace(settings, distcc_hosts=""),
@@ -163,8 +165,9 @@ def chroot(hardware: Hardware, provides: Sequence[str], cache: Path, *, scratch:
     """Chroots of the hardware's stage, tried once in `scratch`. Raises MachineError where this machine cannot."""
     tree = unpacked.ensure(hardware.stage, hardware.emulator, cache)
     registration = None if is_native(hardware.target) else container.registration_of(hardware.target)
-    container.check(container.tree_root(tree, registration), scratch)
-    return ChrootDriver(tree, registration, _client(tree, cache), provides, cache)
+    root = container.tree_root(tree, registration)
+    container.check(root, scratch)
+    return ChrootDriver(tree, root, _client(tree, cache), provides, cache)
 
 
 def _client(tree: Path, cache: Path) -> Path | None:
