@@ -72,7 +72,7 @@ def _opened(directory: Path) -> Iterator[int]:
 class Directories:
     """The directories of one installation.
 
-    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), status/, logs/, hosts/
+    state/    journal.sqlite, runs/ID/ (a live run's sockets and disks), status/, logs/, hosts/, ec2/
     cache/    stages/ (system images), qemu/, apt/, distfiles/
     binhosts/ TARGET/ (a PKGDIR with its Packages index)
     """
@@ -95,6 +95,11 @@ class Directories:
     def hosts(self) -> Path:
         """What is known of other hosts."""
         return self.state / "hosts"
+
+    @property
+    def rentals(self) -> Path:
+        """What was rented, and the keys to it."""
+        return self.state / "ec2"
 
     @property
     def journal(self) -> Path:

@@ -1,0 +1,192 @@
+"""A rental: instances of Amazon EC2 that were asked for together, and the record of them that outlives the master.
+
+ec2/RUN/
+    lock         held (flock) by whoever changes what is rented
+    rental.json  the record, published by rename: it is there before the first call that makes anything
+    key          the private key that opens the instances; key.pub beside it
+    host_key     what the instances answer with; host_key.pub is pinned
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from cluster import paths
+from cluster.errors import InputError, MachineError
+
+TAG = "portage-cluster"
+"""The key of the tag that everything made for a rental has from the call that makes it; its value is the run."""
+
+_RECORD = "rental.json"
+_PRIVATE = 0o700
+
+
+class Market(StrEnum):
+    """How instances are paid for."""
+
+    SPOT = "spot"
+    ON_DEMAND = "on-demand"
+
+
+class State(StrEnum):
+    """How far a rental has come."""
+
+    STARTING = "starting"
+    UP = "up"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a rental never exceeds."""
+
+    hosts: int
+    """Instances at once."""
+    usd_h: float
+    """Of all of them together, disks and addresses included."""
+    budget_usd: float
+    """In all."""
+    hours: float | None = None
+    """None for as long as the budget lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be rented."""
+
+    instances: Mapping[str, int]
+    """How many of each type."""
+    market: Market
+    region: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One that AWS has started."""
+
+    id: str
+    type: str
+    usd_h: float
+    """The most that an hour of it costs, its disk and address included."""
+    since: float
+    """Seconds since the epoch."""
+    until: float | None = None
+    """When it was seen to be gone; None while it is paid for."""
+    address: str = ""
+    """Where the master reaches it; "" until it has one."""
+    joined: bool = False
+    """Whether it answered with the rental's host key and was taken among the hosts."""
+    why: str = ""
+    """Why it was ended before the others."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the hosts."""
+        return f"ec2-{self.id.removeprefix('i-')[-8:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rental:
+    """The record."""
+
+    run: str
+    region: str
+    market: Market
+    wished: Mapping[str, int]
+    limits: Limits
+    hours: float
+    """After which each instance ends itself, from its own start."""
+    silence_min: int
+    """Minutes without a word from the master after which an instance ends itself."""
+    source: str
+    """The network in CIDR notation from which ssh is let in."""
+    began: float
+    state: State = State.STARTING
+    instances: tuple[Instance, ...] = ()
+    missing: tuple[str, ...] = ()
+    """What of the wish was not to be had, and why."""
+
+    @property
+    def living(self) -> tuple[Instance, ...]:
+        """The instances that are paid for now."""
+        return tuple(one for one in self.instances if one.until is None)
+
+    def known(self, instance: Instance) -> Rental:
+        """The same with `instance` in the place of the one with its id, or added."""
+        others = tuple(one for one in self.instances if one.id != instance.id)
+        return replace(self, instances=(*others, instance))
+
+    def gone(self, ids: frozenset[str], at: float, why: str = "") -> Rental:
+        """The same after the instances of `ids`, where they still were, have ended at `at`."""
+        return replace(
+            self,
+            instances=tuple(
+                replace(one, until=at, why=why or one.why) if one.id in ids and one.until is None else one
+                for one in self.instances
+            ),
+        )
+
+
+def new_run(now: float) -> str:
+    """A name that sorts by time and that no other rental has."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}"
+
+
+_ADAPTER = TypeAdapter(Rental)
+
+
+class Rentals:
+    """The records of one installation, in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def place(self, run: str) -> Path:
+        """The directory of a rental, in which its keys are."""
+        return self._directory / run
+
+    def save(self, rental: Rental) -> None:
+        """Write the record, in a directory that only its user can read."""
+        place = self.place(rental.run)
+        place.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        paths.publish(place / _RECORD, lambda file: file.write_bytes(_ADAPTER.dump_json(rental, indent=1)))
+
+    def get(self, run: str) -> Rental:
+        """The rental called `run`. Raises InputError, which names those that are known."""
+        path = self.place(run) / _RECORD
+        try:
+            return _ADAPTER.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            known = ", ".join(one.run for one in self.all()) or "none"
+            raise InputError(f"no rental is called {run!r}", f"known: {known}") from None
+        except ValidationError as error:
+            mend = "`cluster ec2 reap --all --yes` ends what it had, then remove the directory"
+            raise MachineError(f"{path} is not a record of a rental", mend) from error
+
+    def all(self) -> tuple[Rental, ...]:
+        """Every rental that has a record, the oldest first."""
+        return tuple(self.get(path.parent.name) for path in sorted(self._directory.glob(f"*/{_RECORD}")))
+
+    @contextmanager
+    def held(self, run: str) -> Iterator[None]:
+        """Be the one that changes what is rented. Raises InputError if another process does."""
+        place = self.place(run)
+        place.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        with (place / "lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                mend = "wait for it, or interrupt it: it ends what it has begun"
+                raise InputError(f"another process is at work on the rental {run}", mend) from None
+            yield
