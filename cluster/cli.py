@@ -37,7 +37,10 @@ _VERBS = {
     "tree": ("tree_sync", "tree_status"),
     "status": ("status", "explain"),
     "history": ("history_show", "history_errors", "history_export", "history_import"),
-    "bench": ("bench_emulation", "bench_process", "bench_node", "bench_plan", "bench_size", "bench_schedule"),
+    "bench": (
+        *("bench_emulation", "bench_process", "bench_node"),
+        *("bench_plan", "bench_size", "bench_schedule", "bench_scale"),
+    ),
 }
 """The functions of each module of `cluster.verbs`."""
 

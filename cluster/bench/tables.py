@@ -15,11 +15,13 @@ from cluster import widetable
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
 from cluster.bench import plans as plan_times
+from cluster.bench import scale as scales
 from cluster.bench import schedule as schedules
 from cluster.bench import size as sizes
 from cluster.bench import starts as process_starts
 from cluster.bench.emulation import Report
 from cluster.bench.samples import PARTS, ratios
+from cluster.master.estimate import duration
 from cluster.master.trial import POLICIES
 
 TALK = Path(__file__).with_name("talk.toml")
@@ -203,6 +205,26 @@ def _print_large(console: Console, found: Sequence[schedules.Large]) -> None:
         times = (f"{one.ratio:.4f}", f"{one.wall_s:.1f}", f"{one.median_ms:.3f}", f"{one.slowest_ms:.1f}")
         table.add_row(str(one.packages), str(one.edges), *times, str(one.over), str(one.peak_mib))
     widetable.show(console, table)
+
+
+def scale(console: Console, report: scales.Report) -> None:
+    """What ever more hosts bring, cost, move and ask of the master, and where it stops."""
+    for copies, chain_s in report.critical_s.items():
+        rows = [row for row in report.rows if row.copies == copies]
+        _line(console, f"{rows[0].packages} packages, {copies} of the graph, on {report.type}; simulated")
+        table = widetable.table(
+            "hosts",
+            numbers=("nodes", "ends in", "of bound", "busy", "USD", "GiB moved", "core s", "cpu s", "slowest ms"),
+        )
+        for row in rows:
+            ratio = row.makespan_s / row.lower_bound_s if row.lower_bound_s else 1.0
+            times = (duration(row.makespan_s), f"{ratio:.4f}", f"{row.busy:.1%}", f"{row.cost_usd:.2f}")
+            master = (f"{row.core_s:.2f}", f"{row.cpu_s:.1f}", f"{row.slowest_ms:.1f}")
+            table.add_row(str(row.hosts), str(row.nodes), *times, f"{row.moved_bytes / 2**30:.1f}", *master)
+        widetable.show(console, table)
+        if (end := scales.stops(rows)) is not None:
+            _line(console, f"from {end.hosts} hosts on nothing is gained; the longest chain takes {duration(chain_s)}")
+    _print_machine(console, report.machine)
 
 
 def _hundredths(times: Sequence[float]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cluster import report
-from cluster.bench import chart, emulation, gentoo, plans, size, starts, tables
+from cluster.bench import chart, emulation, gentoo, plans, scale, size, starts, tables
 from cluster.bench import nodes as node_bench
 from cluster.bench import schedule as schedule_bench
 from cluster.options import Common, What, at_least_one, console_for, open_one, print_json
@@ -151,4 +151,24 @@ def bench_schedule(
         print_json(measured.json())
     else:
         tables.schedule(console, measured)
+    return 0
+
+
+def bench_scale(
+    *,
+    graph: Annotated[Path, Parameter(help="Lines `A -> B` (B needs A), or a plan's JSON.")] = schedule_bench.GRAPH,
+    history: Annotated[Path, Parameter(help="What its packages took.")] = schedule_bench.HISTORY,
+    hosts: Annotated[str, Parameter(help="How many, of some runs, with commas.")] = scale.HOSTS,
+    common: Common | None = None,
+) -> int:
+    """Show what 10 to 1,000 rented hosts bring, cost, move over the network and ask of the master, simulated."""
+    common = common or Common()
+    wanted = scale.parse(hosts)
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = scale.measure(graph, history, wanted, scale.COPIES, reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.scale(console, measured)
     return 0

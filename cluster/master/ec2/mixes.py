@@ -17,7 +17,7 @@ from cluster.master.ec2.catalogue import Catalogue, Offer
 from cluster.master.schedule import advice, bound, core, critical, simulation
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
-from cluster.master.schedule.simulation import Stay, Trace
+from cluster.master.schedule.simulation import Trace
 from cluster.master.schedule.state import ranked
 from cluster.master.schedule.tasks import Task, Tasks, retimed
 
@@ -355,25 +355,40 @@ def busy_until(trace: Trace, hosts: Sequence[Host]) -> dict[str, float]:
     hosts that come last are needed least long.
     """
     speeds = {node: host.speed for host in trace.state.hosts.values() for node in host.nodes}
-    running: dict[str, list[tuple[float, float]]] = {host.name: [] for host in hosts}
-    until = dict.fromkeys(running, 0.0)
+    kept = {speed: _Kept([host for host in hosts if host.speed == speed]) for speed in set(speeds.values())}
+    until = {host.name: 0.0 for host in hosts}
     for stay in sorted(trace.stays, key=lambda stay: (stay.since, -stay.until)):
-        memory = trace.state.tasks.all[trace.state.tasks.places[stay.cpv]].memory_mib
-        free = [host for host in hosts if host.speed == speeds[stay.node] and _free(host, running[host.name], stay)]
-        host = next((host for host in free if _fits(host, running[host.name], memory)), free[0])
-        heapq.heappush(running[host.name], (stay.until, memory))
+        task = trace.state.tasks.all[trace.state.tasks.places[stay.cpv]]
+        host = kept[speeds[stay.node]].take(stay.since, stay.until, task.memory_mib)
         until[host.name] = max(until[host.name], stay.until)
     return until
 
 
-def _free(host: Host, running: list[tuple[float, float]], stay: Stay) -> bool:
-    while running and running[0][0] <= stay.since:
-        heapq.heappop(running)
-    return len(running) < len(host.nodes)
+class _Kept:
+    """The hosts of one speed, whose nodes are taken in their order."""
 
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = hosts
+        self._memory = [host.memory_mib for host in hosts]
+        self._free = [number for number, host in enumerate(hosts) for _ in host.nodes]
+        self._busy: list[tuple[float, int, float]] = []
+        """When each node is free again, the number of its host, and what it has of its memory."""
 
-def _fits(host: Host, running: Iterable[tuple[float, float]], memory_mib: float) -> bool:
-    return memory_mib + sum(taken for _, taken in running) <= host.memory_mib
+    def take(self, since: float, until: float, memory_mib: float) -> Host:
+        """The first host that has a node and memory, or at least a node."""
+        while self._busy and self._busy[0][0] <= since:
+            _, number, memory = heapq.heappop(self._busy)
+            self._memory[number] += memory
+            heapq.heappush(self._free, number)
+        full = []
+        while self._free and self._memory[self._free[0]] < memory_mib:
+            full.append(heapq.heappop(self._free))
+        number = heapq.heappop(self._free) if self._free else full.pop(0)
+        for other in full:
+            heapq.heappush(self._free, other)
+        self._memory[number] -= memory_mib
+        heapq.heappush(self._busy, (until, number, memory_mib))
+        return self._hosts[number]
 
 
 @dataclass(frozen=True, slots=True)
