@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from botocore.stub import Stubber
 from moto.server import ThreadedMotoServer
 
 from cluster import paths
-from cluster.errors import InputError, MachineError
+from cluster.errors import InputError
 from cluster.master.ec2 import catalogue, refresh, speeds
+from cluster.master.ec2.client import Cloud
 
 SHIPPED = catalogue.read(paths.data(*catalogue.SHIPPED))
-TODAY = date(2026, 11, 27)
+NOW = datetime(2026, 11, 27, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -40,9 +41,20 @@ def priced(usd: str) -> dict[str, Any]:
     return {"PriceList": [json.dumps({"terms": {"OnDemand": {"a.b": {"priceDimensions": dimensions}}}})]}
 
 
-def stubbed(service: str) -> tuple[Any, Stubber]:
-    client = boto3.client(service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    return client, Stubber(client)
+@pytest.fixture
+def pricing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    """The pricing API, which moto has not."""
+    with stubbed("pricing", monkeypatch) as stub:
+        yield stub
+        stub.assert_no_pending_responses()
+
+
+def stubbed(service: str, monkeypatch: pytest.MonkeyPatch) -> Stubber:
+    """botocore's own client of `service`, which checks what it is asked, with answers that are added."""
+    client = boto3.Session().client(service, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    real = Cloud._client
+    monkeypatch.setattr(Cloud, "_client", lambda cloud, name: client if name == service else real(cloud, name))
+    return Stubber(client)
 
 
 def test_what_ships_has_every_sort_of_host() -> None:
@@ -121,18 +133,15 @@ def test_a_broken_catalogue_names_its_key(tmp_path: Path, before: str, after: st
 
 
 @pytest.mark.usefixtures("amazon")
-def test_aws_is_asked_for_what_types_are_there_and_what_they_cost() -> None:
+def test_aws_is_asked_for_what_types_are_there_and_what_they_cost(pricing: Stubber) -> None:
     some = SHIPPED.only(["c5.2xlarge", "c6g.16xlarge", "c5.9xlarge"])
     types = {**some.types, "c5.77xlarge": some.types["c5.9xlarge"]}
     some = some.model_copy(update={"types": types})
-    pricing, stub = stubbed("pricing")
     for usd in ("0.5", "2.5", "1.25"):
-        stub.add_response("get_products", priced(usd))
+        pricing.add_response("get_products", priced(usd))
     said: list[str] = []
-    with stub:
-        found = refresh.refreshed(some, refresh.Clients(refresh.clients("us-east-1").ec2, pricing), TODAY, said.append)
-    stub.assert_no_pending_responses()
-    assert found.dated == TODAY
+    found = refresh.refreshed(some, Cloud("us-east-1"), NOW, said.append)
+    assert found.dated == NOW.date()
     assert {name: (one.vcpus, one.memory_gib, one.usd_h) for name, one in found.types.items()} == {
         "c5.2xlarge": (8, 16.0, 0.5),
         "c6g.16xlarge": (64, 128.0, 2.5),
@@ -141,38 +150,31 @@ def test_aws_is_asked_for_what_types_are_there_and_what_they_cost() -> None:
     assert said[0] == "us-east-1 has no c5.77xlarge: left out"
 
 
-def test_spot_prices_are_the_median_of_a_day_in_all_zones() -> None:
-    ec2, stub = stubbed("ec2")
+def test_spot_prices_are_the_median_of_a_day_in_all_zones(monkeypatch: pytest.MonkeyPatch, pricing: Stubber) -> None:
     described = {"InstanceType": "c7g.large", "VCpuInfo": {"DefaultVCpus": 2}, "MemoryInfo": {"SizeInMiB": 4096}}
-    stub.add_response("describe_instance_types", {"InstanceTypes": [described]})
     history = [{"InstanceType": "c7g.large", "SpotPrice": price} for price in ("0.03", "0.05", "0.031")]
-    stub.add_response("describe_spot_price_history", {"SpotPriceHistory": history})
-    pricing, prices = stubbed("pricing")
-    prices.add_client_error("get_products", "AccessDeniedException", "no pricing:GetProducts")
+    pricing.add_client_error("get_products", "AccessDeniedException", "no pricing:GetProducts")
     said: list[str] = []
-    with stub, prices:
-        found = refresh.refreshed(SHIPPED.only(["c7g.large"]), refresh.Clients(ec2, pricing), TODAY, said.append)
+    with stubbed("ec2", monkeypatch) as ec2:
+        ec2.add_response("describe_instance_types", {"InstanceTypes": [described]})
+        ec2.add_response("describe_spot_price_history", {"SpotPriceHistory": history})
+        found = refresh.refreshed(SHIPPED.only(["c7g.large"]), Cloud("us-east-1"), NOW, said.append)
     assert (found.types["c7g.large"].spot_usd_h, found.types["c7g.large"].usd_h) == (0.031, 0.0725)
-    assert "no pricing:GetProducts" in said[0]
+    assert "AWS refuses get_products (AccessDeniedException)" in said[0]
     assert said[1] == "no on-demand price of c7g.large: the one of 2025-06-01 stays"
 
 
-def test_no_credentials_and_a_refusal_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(InputError, match="there are no AWS credentials"):
-        refresh.refreshed(SHIPPED, refresh.clients("us-east-1"), TODAY, print)
-    ec2, stub = stubbed("ec2")
-    stub.add_client_error("describe_instance_types", "UnauthorizedOperation", "not yours")
-    with stub, pytest.raises(MachineError, match=r"AWS does not answer: .*UnauthorizedOperation"):
-        refresh.refreshed(SHIPPED, refresh.Clients(ec2, None), TODAY, print)
+def test_a_region_without_any_of_the_types_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with stubbed("ec2", monkeypatch) as ec2:
+        ec2.add_response("describe_instance_types", {"InstanceTypes": []})
+        with pytest.raises(InputError, match="eu-west-1 has none of the catalogue's types"):
+            refresh.refreshed(SHIPPED, Cloud("eu-west-1"), NOW, [].append)
 
 
 def test_a_refreshed_catalogue_takes_the_place_of_the_shipped_one_in_its_region_alone() -> None:
     directories = paths.directories()
     dear = {name: one.model_copy(update={"usd_h": 99.0}) for name, one in SHIPPED.types.items()}
-    own = SHIPPED.there("eu-west-1").model_copy(update={"dated": TODAY, "types": dear})
+    own = SHIPPED.there("eu-west-1").model_copy(update={"dated": NOW.date(), "types": dear})
     catalogue.write(catalogue.refreshed_file(directories, "eu-west-1"), own)
     assert catalogue.load(directories, "eu-west-1") == own
     assert catalogue.load(directories) == SHIPPED

@@ -131,7 +131,7 @@ def test_a_refresh_without_credentials_is_one_line_and_with_them_it_is_kept(
     (line,) = capsys.readouterr().err.splitlines()
     assert "there are no AWS credentials" in line
     monkeypatch.setattr(
-        refresh, "refreshed", lambda wanted, aws, today, warn: wanted.model_copy(update={"dated": today})
+        refresh, "refreshed", lambda wanted, cloud, now, warn: wanted.model_copy(update={"dated": now.date()})
     )
     assert cli.run(["ec2", "catalogue", "--refresh", "--region", "eu-west-1"]) == 0
     capsys.readouterr()

@@ -10,7 +10,8 @@ import jinja2
 
 from cluster import mixtable
 from cluster.drawing.gantt import ticks
-from cluster.master.ec2.mixes import MARKETS, Market, Mix, Proposal
+from cluster.master.ec2.mixes import MARKETS, Mix, Proposal
+from cluster.master.ec2.rental import Market
 from cluster.master.estimate import duration
 
 _WIDTH, _HEIGHT = 640.0, 420.0  # of what is between the axes

@@ -15,7 +15,9 @@ from cluster.errors import InputError
 from cluster.master.ec2 import catalogue, mixes, speeds
 from cluster.master.ec2 import refresh as amazon
 from cluster.master.ec2.catalogue import Catalogue, Offer
-from cluster.master.ec2.mixes import Limits, Market, Proposal
+from cluster.master.ec2.client import Cloud
+from cluster.master.ec2.mixes import Limits, Proposal
+from cluster.master.ec2.rental import Market
 from cluster.master.estimate import duration
 from cluster.options import Common, KeepGoing, What, console_for, open_one, print_json, seconds
 from cluster.verbs.workloads import workload_of
@@ -42,7 +44,7 @@ def ec2_plan(
     """Propose mixes of instances to rent for building ATOMS, from the cheapest to the fastest. Asks AWS for nothing."""
     what, common = what or What(), common or Common()
     limits = Limits(max_hosts, max_price, budget, None if deadline is None else seconds(deadline, "--deadline"))
-    markets: tuple[Market, ...] = mixes.MARKETS if market == "both" else (market,)
+    markets = mixes.MARKETS if market == "both" else (Market(market),)
     target, known, offers = _offered(types, region, what, common)
     _check(limits, offers, known, markets)
     work = workload_of(atoms, graph, history, keep_going, what, common)
@@ -86,7 +88,7 @@ def ec2_catalogue(
 def _refresh(region: str | None, common: Common, reporter: report.Reporter) -> None:
     shipped = catalogue.read(paths.data(*catalogue.SHIPPED))
     wanted = shipped.there(region or shipped.region)
-    found = amazon.refreshed(wanted, amazon.clients(wanted.region), datetime.now(UTC).date(), reporter.warn)
+    found = amazon.refreshed(wanted, Cloud(wanted.region), datetime.now(UTC), reporter.warn)
     catalogue.write(catalogue.refreshed_file(paths.directories(common.state), wanted.region), found)
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cluster import paths
 from cluster.errors import InputError
 from cluster.master.ec2 import speeds as measured_speeds
+from cluster.master.ec2.rental import Market
 from cluster.master.ec2.speeds import Speeds
 
 SHIPPED = ("ec2", "catalogue.toml")
@@ -169,9 +170,9 @@ class Offer:
     usd_h: float
     spot_usd_h: float
 
-    def price(self, market: str) -> float:
-        """USD an hour, "on-demand" or "spot", without its disk."""
-        return self.spot_usd_h if market == "spot" else self.usd_h
+    def price(self, market: Market) -> float:
+        """USD an hour, without its disk."""
+        return self.spot_usd_h if market is Market.SPOT else self.usd_h
 
 
 def family(name: str) -> str:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import Literal
 
 from cluster.master.ec2.catalogue import Catalogue, Offer
+from cluster.master.ec2.rental import Market
 from cluster.master.schedule import advice, bound, core, critical, simulation
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
@@ -21,8 +21,7 @@ from cluster.master.schedule.simulation import Trace
 from cluster.master.schedule.state import ranked
 from cluster.master.schedule.tasks import Task, Tasks, retimed
 
-Market = Literal["on-demand", "spot"]
-MARKETS: tuple[Market, ...] = ("on-demand", "spot")
+MARKETS = (Market.ON_DEMAND, Market.SPOT)
 HOUR_S = 3600.0
 _SHOWN = 8  # mixes of a market
 _STEP = 0.02  # of time or cost: what gains no more is not worth to be shown, or played
@@ -253,13 +252,13 @@ class _Search:
         return self.runs[key]
 
     def _mix(self, fleet: Fleet, market: Market, run: _Run) -> Mix:
-        lost_s = self._interruptions(run.exposed_s2) if market == "spot" else 0.0
+        lost_s = self._interruptions(run.exposed_s2) if market is Market.SPOT else 0.0
         finish_s = self._startup_s + run.trace.end + lost_s
         kept = {name: self._startup_s + until for name, until in busy_until(run.trace, fleet.hosts()).items()}
         if fleet.compiling:
             offer, count = fleet.compiling
             kept |= {f"{offer.type}#c{number}": finish_s for number in range(1, count + 1)}
-        if market == "spot":
+        if market is Market.SPOT:
             again_s = self._startup_s + run.in_work_s
             kept = {name: paid_s + self._interruptions(paid_s * again_s) for name, paid_s in kept.items()}
         return Mix(
