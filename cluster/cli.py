@@ -24,6 +24,7 @@ _GROUPS = {
     "bench": "Measure what emulation costs, and what each of our levers brings.",
     "ec2": "Hosts rented from Amazon EC2.",
     "tree": "The ebuild repositories of the configuration.",
+    "host": "Other machines to build on.",
 }
 _VERBS = {
     "plan": ("plan",),
@@ -35,6 +36,7 @@ _VERBS = {
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list"),
     "tree": ("tree_sync", "tree_status"),
+    "host": ("host_add", "host_list", "host_drain", "host_resume", "host_remove", "host_check"),
     "status": ("status", "explain"),
     "history": ("history_show", "history_errors", "history_export", "history_import"),
     "bench": (

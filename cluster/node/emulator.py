@@ -102,6 +102,11 @@ def ensure(target: Target, recipe: Recipe, cache: Path) -> Emulator:
         ) from error
 
 
+def private(target: Target, recipe: Recipe, cache: Path) -> Path:
+    """Where `ensure` puts a QEMU that it fetches."""
+    return _prefix(target, cache, target.qemu.suite.format(suite=recipe.suite))
+
+
 def of_release(target: Target, cache: Path) -> Emulator:
     """The QEMU that the machine has, however old, else its release's own, fetched into `cache`.
 
@@ -111,11 +116,15 @@ def of_release(target: Target, cache: Path) -> Emulator:
 
 
 def _ensure_private(target: Target, cache: Path, suite: str) -> Emulator:
-    prefix = cache / "qemu" / f"{target.qemu.package}-{suite}"
+    prefix = _prefix(target, cache, suite)
     with locked(prefix.parent / "lock"):
         if not prefix.exists():
             _fetch(cache, prefix, target, suite)
     return _private(prefix, target)
+
+
+def _prefix(target: Target, cache: Path, suite: str) -> Path:
+    return cache / "qemu" / f"{target.qemu.package}-{suite}"
 
 
 def user_version(target: Target) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from cluster import paths
 from cluster.errors import BuildFailed, MachineError, NodeLost
@@ -108,3 +109,15 @@ def command(machine: Machine, connection: ssh.Connection, words: str | Sequence[
     if status:
         raise MachineError(f"on host {machine.name} a command ended with {status}", tail(answer) or text)
     return answer
+
+
+def feed(machine: Machine, connection: ssh.Connection, command: str, source: IO[bytes], *, deadline_s: float) -> None:
+    """Let a shell command on the host read `source` to its end. Raises as `command` does."""
+    said: list[bytes] = []
+    try:
+        status = connection.feed(command, source, deadline_s=deadline_s, output=said.append)
+    except NodeLost as error:
+        raise HostUnreachable(f"the connection to host {machine.name} broke", error.mend or str(error)) from error
+    if status:
+        answer = tail(b"".join(said).decode(errors="replace"))
+        raise MachineError(f"on host {machine.name} a command ended with {status}", answer or command)

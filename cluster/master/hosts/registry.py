@@ -20,6 +20,7 @@ from cluster import paths
 from cluster.errors import InputError
 from cluster.host.facts import Facts
 
+_SSH = 22
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -70,8 +71,14 @@ class Machine:
     software: str = ""
     """Identifies the portage-cluster that is installed there."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, as a person says it."""
+        port = "" if self.port == _SSH else f" port {self.port}"
+        return f"{self.user}@{self.address}{port}"
+
     def __str__(self) -> str:
-        return f"{self.name} ({self.user}@{self.address}{'' if self.port == 22 else f' port {self.port}'})"
+        return f"{self.name} ({self.place})"
 
 
 _MACHINE: Final = TypeAdapter(Machine)

@@ -1,0 +1,70 @@
+"""Whether nodes run on a host: `python -m cluster.host.fitness TARGET=DRIVER…` says so there, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from cluster import paths, target
+from cluster.errors import ClusterError, MachineError
+from cluster.host import hostcompiler
+from cluster.node import emulator, sandbox, stage
+from cluster.process import run
+
+QEMU = "qemu"
+_IMG_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """What was tried on a host, and what came of it."""
+
+    sandbox: bool
+    """Whether its user may make namespaces, in which compilers run."""
+    emulators: Mapping[str, str]
+    """The version of QEMU, by target, where it runs."""
+    problems: Mapping[str, str]
+    """By target, why no node of it can be had there or its compiles cannot be trusted."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What a host printed, whatever its shell said before. Raises MachineError if it is something else."""
+        try:
+            return TypeAdapter(cls).validate_json(text.strip().rpartition("\n")[2])
+        except ValidationError as error:
+            raise MachineError("the host does not say what runs on it", text.strip()[-200:]) from error
+
+
+def examine(drivers: Mapping[str, str], cache: Path) -> Fitness:
+    """Try what nodes of the targets that are the keys of `drivers` need, with what is in `cache`."""
+    emulators: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for name, driver in drivers.items():
+        try:
+            chosen, recipe = target.load(name), target.load_recipe()
+            found = stage.find(chosen, recipe, cache)
+            if found is None:
+                raise MachineError(f"the {name} stage is not there")
+            if driver == QEMU:
+                emulators[name] = _emulator(emulator.ensure(chosen, recipe, cache), found)
+            hostcompiler.find(chosen, found, cache)
+        except ClusterError as error:
+            problems[name] = str(error)
+    return Fitness(sandbox.works(), emulators, problems)
+
+
+def _emulator(found: emulator.Emulator, built: stage.Stage) -> str:
+    """The version of the emulator, whose tools can read the stage's disk."""
+    run([*found.img, "info", built.disk], deadline_s=_IMG_S, env=found.environment)
+    return found.version
+
+
+if __name__ == "__main__":
+    asked = dict(word.split("=", 1) for word in sys.argv[1:])
+    print(json.dumps(asdict(examine(asked, paths.directories().cache))))

@@ -1,0 +1,96 @@
+"""What of the master's cache a host is to have: the stages of its targets, and what runs and compiles for them.
+
+Each is a directory that is copied as one tar, by content: what a host has in the same bytes is not sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cluster import target as targets
+from cluster.node import emulator, kernel, stage
+from cluster.node import toolchain as toolchains
+
+_CHUNK = 1 << 20
+# What a host makes itself of a stage: kernels in it, saved nodes, what came of trying KVM.
+_MADE = ("./kernels", "./warm-*", "./kvm-*", "./*.lock", "./.content")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A directory of the cache."""
+
+    place: str
+    """Where it is, below a cache."""
+    directory: Path
+
+    @property
+    def size_mib(self) -> int:
+        """What it takes on a disk."""
+        files = (Path(base) / name for base, _, names in os.walk(self.directory) for name in names)
+        return sum(path.lstat().st_blocks for path in files) * 512 >> 20
+
+    def digest(self) -> str:
+        """The SHA-256 of its tar."""
+        digest = hashlib.sha256()
+        with _output(shlex.join(self._tar())) as stream:
+            while data := stream.read(_CHUNK):
+                digest.update(data)
+        return digest.hexdigest()
+
+    @contextmanager
+    def compressed(self) -> Iterator[IO[bytes]]:
+        """Its tar, compressed by zstd."""
+        with _output(f"{shlex.join(self._tar())} | zstd -q -3 -T0") as stream:
+            yield stream
+
+    def _tar(self) -> list[str]:
+        how = ["--create", "--format=gnu", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--anchored"]
+        return ["tar", *how, *(f"--exclude={name}" for name in _MADE), f"--directory={self.directory}", "."]
+
+
+@contextmanager
+def _output(command: str) -> Iterator[IO[bytes]]:
+    """What the shell's `command` prints. Whoever reads it notices by its digest if it failed."""
+    child = subprocess.Popen(
+        ["sh", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert child.stdout is not None
+        yield child.stdout
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
+def of(name: str, arch: str, cache: Path, say: Callable[[str], None]) -> tuple[Part, ...]:
+    """The parts for nodes of the target `name` on a host of `arch`, as uname has it; made if they are not there.
+
+    A host of another architecture than this one's fetches programs itself.
+    """
+    target, recipe = targets.load(name), targets.load_recipe()
+    found = [stage.ensure(target, recipe, cache, say).directory]
+    own = kernel.find(target, cache)
+    if own is not None:
+        found.append(own.directory)
+    if arch == platform.machine():
+        say(f"looking for QEMU and the cross compiler for {name}")
+        emulator.ensure(target, recipe, cache)
+        found.append(emulator.private(target, recipe, cache))
+        found.append(toolchains.ensure(target, stage.Stage(found[0]).facts["release"], cache).prefix)
+    return tuple(Part(str(path.relative_to(cache)), path) for path in found if path.is_dir())
