@@ -156,7 +156,10 @@ class Network:
     def _plug(self, instance: Instance) -> None:
         namespace = instance.namespace
         _ip("netns", "add", namespace)
-        _ip("link", "add", instance.link, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        # A new card would not be found before its neighbours forget the old one.
+        card = "02:00:" + ":".join(f"{int(part):02x}" for part in instance.address.split("."))
+        peer = ["peer", "name", "eth0", "address", card, "netns", namespace]
+        _ip("link", "add", instance.link, "type", "veth", *peer)
         _ip("link", "set", instance.link, "master", self._bridge, "up")
         _ip("-n", namespace, "link", "set", "lo", "up")
         _ip("-n", namespace, "address", "add", f"{instance.address}/24", "dev", "eth0")

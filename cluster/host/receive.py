@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,7 +26,12 @@ def receive(source: IO[bytes], place: Path, sha256: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=place.parent) as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
-        if _unpack(source, new) != sha256:
+        digest = _unpack(source, new)
+        if digest is None:
+            raise MachineError(
+                f"{place.name} could not be unpacked", "see whether the host's disk is full, and try again"
+            )
+        if digest != sha256:
             raise MachineError(f"{place.name} did not come whole", "try again")
         (new / CONTENT).write_text(sha256)
         if place.exists():
@@ -33,22 +39,21 @@ def receive(source: IO[bytes], place: Path, sha256: str) -> None:
         new.rename(place)
 
 
-def _unpack(source: IO[bytes], directory: Path) -> str:
-    """Unpack into `directory`; returns the tar's SHA-256. Its sender ends it, with the connection."""
+def _unpack(source: IO[bytes], directory: Path) -> str | None:
+    """Unpack into `directory`; returns its SHA-256, None if it is no tar. Its sender ends it, with the connection."""
     digest = hashlib.sha256()
     with (
-        subprocess.Popen(["zstd", "-dc"], stdin=source, stdout=subprocess.PIPE) as whole,
+        subprocess.Popen(["zstd", "-qdc"], stdin=source, stdout=subprocess.PIPE) as whole,
         subprocess.Popen(["tar", "-x", "--no-same-owner", "-C", str(directory)], stdin=subprocess.PIPE) as tar,
     ):
         assert whole.stdout is not None
         assert tar.stdin is not None
-        while data := whole.stdout.read(_CHUNK):
-            digest.update(data)
-            tar.stdin.write(data)
-        tar.stdin.close()
-    if whole.returncode or tar.returncode:
-        raise MachineError(f"{directory} could not be filled", "see whether its disk is full")
-    return digest.hexdigest()
+        with suppress(BrokenPipeError):  # tar has ended, and its status says so
+            while data := whole.stdout.read(_CHUNK):
+                digest.update(data)
+                tar.stdin.write(data)
+            tar.stdin.close()
+    return None if whole.returncode or tar.returncode else digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -67,15 +67,26 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
         at_least_one(wanted.nodes, "--nodes")
     names = tuple(dict.fromkeys(target.load(name).name for name in wanted.target or [settings.build.target]))
     name = wanted.name or _short(address)
-    known = {machine.name: machine for machine in hosts.all()}.get(name)
-    if known is not None and (known.address, known.port) != (address, wanted.port):
-        raise InputError(f"there is a host {name} already, at {known.place}", "give this one another --name")
+    known = _known(name, address, wanted.port, hosts)
     asked = wanted.host_key or (known.host_key if known else "")
     nodes = dict.fromkeys(names, wanted.nodes or 0)
     drivers = {one: str(wanted.driver) for one in names}
     key = _pinned(asked) if asked else _trusted(address, wanted.port)
     before = known or Machine(name, user, address, wanted.port, key)
     return replace(before, user=user, host_key=key, nodes=nodes, drivers=drivers, tunnel=wanted.tunnel)
+
+
+def _known(name: str, address: str, port: int, hosts: Registry) -> Machine | None:
+    """The machine as it was added before. Raises InputError if name or address is another's."""
+    for machine in hosts.all():
+        same = (machine.address, machine.port) == (address, port)
+        if machine.name == name and not same:
+            raise InputError(f"there is a host {name} already, at {machine.place}", "give this one another --name")
+        if same and machine.name != name:
+            raise InputError(f"{address} is host {machine.name} already", f"give --name {machine.name}, or remove that")
+        if same:
+            return machine
+    return None
 
 
 def _parse(place: str) -> tuple[str, str]:
@@ -145,7 +156,7 @@ def host_resume(name: str, /, *, common: Common | None = None) -> int:
     hosts = Registry(paths.directories(common.state).hosts)
     machine = hosts.get(name)
     if machine.state is State.UNFIT:
-        raise InputError(f"host {name} is unfit: {machine.reason}", f"then run: cluster host check {name}")
+        raise InputError(f"host {name} is unfit: {machine.reason}", f"mend that, and run: cluster host check {name}")
     machine = replace(machine, state=State.READY, reason="")
     hosts.save(machine)
     return _show((machine,), common)
@@ -181,17 +192,18 @@ def host_check(name: str = "", /, *, common: Common | None = None) -> int:
     with report.Reporter(console_for(common)) as reporter:
         for machine in found:
             reporter.step(f"checking {machine}")
-            hosts.save(_checked(machine, directories, memory_mib))
+            hosts.save(_checked(machine, directories, memory_mib, reporter))
     found = tuple(hosts.get(machine.name) for machine in found)
     _show(found, common)
     return 2 if any(machine.state is State.UNFIT for machine in found) else 0
 
 
-def _checked(machine: Machine, directories: paths.Directories, memory_mib: int) -> Machine:
+def _checked(machine: Machine, directories: paths.Directories, memory_mib: int, reporter: report.Reporter) -> Machine:
     try:
         with link.connect(machine, link.identity(directories.hosts)) as connection:
-            return setup.checked(machine, connection, directories.cache, memory_mib=memory_mib)
+            return setup.checked(machine, connection, directories.cache, reporter.step, memory_mib=memory_mib)
     except ClusterError as error:
+        reporter.fail(f"{machine.name} is unfit")
         return setup.unfit(machine, error)
 
 

@@ -49,26 +49,42 @@ class Bare:
     """Whether its user may become root, without a password."""
 
 
-def before(machine: Machine, bare: Bare, need_mib: int) -> tuple[Problem, ...]:
-    """What forbids to set the host up, for which `need_mib` MiB of disk are needed."""
-    return tuple(_before(machine, bare, need_mib))
+def before(machine: Machine, bare: Bare) -> tuple[Problem, ...]:
+    """What forbids to set the host up."""
+    return tuple(_before(machine, bare))
 
 
-def _before(machine: Machine, bare: Bare, need_mib: int) -> Iterator[Problem]:
+def _before(machine: Machine, bare: Bare) -> Iterator[Problem]:
     yield from _clock(bare.clock_offset_s)
-    if bare.free_mib < need_mib:
-        yield Problem(
-            f"its disk has {bare.free_mib} MiB free and {need_mib} MiB are needed to set it up",
-            f"free some on the file system of {machine.user}'s home",
-        )
     if not bare.debian:
         yield Problem("it is no Debian machine", "only Debian hosts are set up")
     elif bare.missing and not bare.may:
-        packages = " ".join(bare.missing)
         yield Problem(
             f"it lacks Debian packages and {machine.user} may not use sudo there without a password",
-            f"there, as root, run: apt-get install --no-install-recommends {packages}",
+            f"there, as root, run: apt-get install --no-install-recommends {' '.join(bare.missing)}",
         )
+
+
+def room(machine: Machine, bare: Bare, need_mib: int) -> tuple[Problem, ...]:
+    """What forbids to put `need_mib` MiB of files there."""
+    if bare.free_mib >= need_mib:
+        return ()
+    what = f"its disk has {bare.free_mib} MiB free and {need_mib} MiB are needed to set it up"
+    return (Problem(what, f"free some on the file system of {machine.user}'s home"),)
+
+
+def current(machine: Machine, bare: Bare, software: str) -> tuple[Problem, ...]:
+    """What has changed there, or here, since the host was set up; `software` identifies this master's."""
+    return tuple(_current(machine, bare, software))
+
+
+def _current(machine: Machine, bare: Bare, software: str) -> Iterator[Problem]:
+    if not machine.software:
+        yield Problem("it has not been set up", again(machine))
+    elif machine.software != software:
+        yield Problem(f"its portage-cluster is {machine.software} and this master's {software}", again(machine))
+    if bare.missing:
+        yield Problem(f"it lacks Debian packages: {' '.join(bare.missing)}", again(machine))
 
 
 def after(machine: Machine, ours: Facts, theirs: Facts, fitness: Fitness, memory_mib: int) -> tuple[Problem, ...]:

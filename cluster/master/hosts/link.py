@@ -60,7 +60,9 @@ def connect(machine: Machine, identity: Path | None, *, deadline_s: float = _CON
         )
     except ssh.WrongHostKey as error:
         what = f"host {machine} answers with another key than {ssh.fingerprint(machine.host_key)}: {error.mend}"
-        raise HostUnreachable(what, "if that is meant, `cluster host remove` it and add it again") from error
+        raise HostUnreachable(
+            what, "trust it only if you know why; then `cluster host remove` it and add it again"
+        ) from error
     except ssh.NotAdmitted as error:
         mend = f"let one of your keys into its authorized_keys: ssh-copy-id {machine.user}@{machine.address}"
         raise HostUnreachable(f"host {machine} lets nobody in with {_whose(identity)}", mend) from error

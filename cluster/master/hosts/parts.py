@@ -34,19 +34,14 @@ class Part:
     """Where it is, below a cache."""
     directory: Path
 
-    @property
-    def size_mib(self) -> int:
-        """What it takes on a disk."""
-        files = (Path(base) / name for base, _, names in os.walk(self.directory) for name in names)
-        return sum(path.lstat().st_blocks for path in files) * 512 >> 20
-
-    def digest(self) -> str:
-        """The SHA-256 of its tar."""
-        digest = hashlib.sha256()
+    def sealed(self) -> Sealed:
+        """It with what its tar comes to."""
+        digest, size = hashlib.sha256(), 0
         with _output(shlex.join(self._tar())) as stream:
             while data := stream.read(_CHUNK):
                 digest.update(data)
-        return digest.hexdigest()
+                size += len(data)
+        return Sealed(self, digest.hexdigest(), size >> 20)
 
     @contextmanager
     def compressed(self) -> Iterator[IO[bytes]]:
@@ -55,8 +50,27 @@ class Part:
             yield stream
 
     def _tar(self) -> list[str]:
-        how = ["--create", "--format=gnu", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--anchored"]
-        return ["tar", *how, *(f"--exclude={name}" for name in _MADE), f"--directory={self.directory}", "."]
+        # What is left out changes the time of the directory that it is in: times are left out too.
+        how = ["--create", "--format=gnu", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]
+        return [
+            "tar",
+            *how,
+            "--anchored",
+            *(f"--exclude={name}" for name in _MADE),
+            f"--directory={self.directory}",
+            ".",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A part as it is now."""
+
+    part: Part
+    sha256: str
+    """Of its tar."""
+    size_mib: int
+    """Of that."""
 
 
 @contextmanager

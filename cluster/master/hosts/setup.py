@@ -13,6 +13,7 @@ import hashlib
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -92,25 +93,26 @@ def prepare(machine: Machine, directories: paths.Directories, reporter: Reporter
         guest = Guest(machine, connection)
         reporter.step(f"looking at {machine}")
         bare = look(guest)
-        house = wheels.ensure(directories.cache)
+        _insist(machine, check.before(machine, bare))
+        house = wheels.ensure(directories.cache, reporter.step)
         wanted = _parts(machine, bare.arch, directories.cache, reporter)
         missing = _missing(guest, wanted)
-        need_mib = _ENVIRONMENT_MIB + sum(part.size_mib for part, _ in missing)
-        _insist(machine, check.before(machine, bare, need_mib))
+        need_mib = _ENVIRONMENT_MIB + sum(sealed.size_mib for sealed in missing)
+        _insist(machine, check.room(machine, bare, need_mib))
         _install_packages(guest, bare, reporter)
         _install_software(guest, house, bare.arch, reporter)
-        _copy(guest, house.key, wanted, missing, reporter)
+        _copy(guest, house.key, missing, reporter)
         machine = replace(machine, software=house.key)
-        reporter.step(f"measuring this machine and {machine.name}")
+        reporter.step(f"measuring {machine.name} and this machine, and checking it")
         return examine(machine, connection, memory_mib=memory_mib)
 
 
-def checked(machine: Machine, connection: Connection, cache: Path, *, memory_mib: int) -> Machine:
+def checked(
+    machine: Machine, connection: Connection, cache: Path, say: Callable[[str], object], *, memory_mib: int
+) -> Machine:
     """The `machine` measured and checked anew, without changing anything there. Raises HostUnfit."""
-    ours = wheels.ensure(cache).key
-    if machine.software != ours:
-        what = f"it has portage-cluster {machine.software or 'not'}, and not the {ours} of this master"
-        raise HostUnfit(machine.name, (check.Problem(what, check.again(machine)),))
+    software = wheels.ensure(cache, say).key
+    _insist(machine, check.current(machine, look(Guest(machine, connection)), software))
     return examine(machine, connection, memory_mib=memory_mib)
 
 
@@ -215,38 +217,29 @@ def _send_wheels(guest: Guest, house: wheels.Wheelhouse, place: str) -> None:
         link.feed(guest.machine, guest.connection, script, source, deadline_s=_SEND_S)
 
 
-def _parts(machine: Machine, arch: str, cache: Path, reporter: Reporter) -> tuple[parts.Part, ...]:
+def _parts(machine: Machine, arch: str, cache: Path, reporter: Reporter) -> tuple[parts.Sealed, ...]:
     """All that the targets of `machine` need, each once."""
-    found = (part for name in machine.nodes for part in parts.of(name, arch, cache, reporter.step))
-    return tuple(dict.fromkeys(found))
+    found = dict.fromkeys(part for name in machine.nodes for part in parts.of(name, arch, cache, reporter.step))
+    reporter.step("comparing stages and programs with what is there")
+    return tuple(part.sealed() for part in found)
 
 
-def _missing(guest: Guest, wanted: tuple[parts.Part, ...]) -> tuple[tuple[parts.Part, str], ...]:
-    """Those that the host has not, or not in the same bytes, with their digests."""
-    places = " ".join(shlex.quote(part.place) for part in wanted)
-    ask = (
-        f"for place in {places}; do cat {HOME}/cache/portage-cluster/$place/{receive.CONTENT} 2> /dev/null; echo; done"
-    )
-    there = guest.run(ask).splitlines()
-    digests = [part.digest() for part in wanted]
-    return tuple(
-        (part, digest) for part, digest, has in zip(wanted, digests, there, strict=True) if has.strip() != digest
-    )
+def _missing(guest: Guest, wanted: tuple[parts.Sealed, ...]) -> tuple[parts.Sealed, ...]:
+    """Those that the host has not, or not in the same bytes."""
+    places = " ".join(shlex.quote(sealed.part.place) for sealed in wanted)
+    content = f"{HOME}/cache/portage-cluster/$place/{receive.CONTENT}"
+    there = guest.run(f"for place in {places}; do cat {content} 2> /dev/null; echo; done").splitlines()
+    return tuple(sealed for sealed, has in zip(wanted, there, strict=True) if has.strip() != sealed.sha256)
 
 
-def _copy(
-    guest: Guest,
-    software: str,
-    wanted: tuple[parts.Part, ...],
-    missing: tuple[tuple[parts.Part, str], ...],
-    reporter: Reporter,
-) -> None:
-    if len(missing) < len(wanted):
-        reporter.tell(f"{len(wanted) - len(missing)} of {len(wanted)} directories of stages and programs are there")
-    for part, digest in missing:
-        reporter.step(f"sending {part.place} ({part.size_mib} MiB)")
+def _copy(guest: Guest, software: str, missing: tuple[parts.Sealed, ...], reporter: Reporter) -> None:
+    if not missing:
+        reporter.tell("the stages and programs are there, the same as here")
+    for sealed in missing:
+        part = sealed.part
+        reporter.step(f"sending {part.place} ({sealed.size_mib} MiB)")
         place = f'"$HOME/{HOME}/cache/portage-cluster/{part.place}"'
-        command = f"{python(software)} -m cluster.host.receive {place} {digest}"
+        command = f"{python(software)} -m cluster.host.receive {place} {sealed.sha256}"
         with part.compressed() as source:
             link.feed(guest.machine, guest.connection, command, source, deadline_s=_SEND_S)
 
@@ -259,5 +252,5 @@ def clear(machine: Machine, connection: Connection, identity: Path) -> None:
 
 def unfit(machine: Machine, error: ClusterError) -> Machine:
     """The machine as it is after `error`: without work until it is mended."""
-    reason = error.reason if isinstance(error, HostUnfit) else str(error)
+    reason = error.reason if isinstance(error, HostUnfit) else str(error).removeprefix(f"host {machine} ")
     return replace(machine, state=State.UNFIT, reason=reason)

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -53,7 +53,7 @@ class Wheelhouse:
         return (self.arch, self.python) == (arch, python)
 
 
-def ensure(cache: Path) -> Wheelhouse:
+def ensure(cache: Path, say: Callable[[str], object]) -> Wheelhouse:
     """The wheelhouse of what runs now, made in `cache` if it is not there. Raises InputError, CommandFailed."""
     if importlib.util.find_spec("distributed") is None:
         raise InputError("other hosts need Dask", f"pip install '{REQUIREMENT}'")
@@ -63,6 +63,7 @@ def ensure(cache: Path) -> Wheelhouse:
     archive = directory / f"{_key(versions, arch, python)}.tar"
     with paths.locked(directory / "lock"):
         if not archive.exists():
+            say("making wheels of portage-cluster and what it needs, once for each version")
             with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as scratch:
                 _make(Path(scratch), versions)
                 paths.publish(archive, lambda part: _pack(Path(scratch), part))
