@@ -151,8 +151,8 @@ class Child:
         said = tail(self.log_path.read_text(errors="replace"), 3) if self.log_path.exists() else ""
         return f"exit status {self._process.poll()}{': ' + said if said else ''}"
 
-    def wait(self, deadline_s: float) -> int:
-        """Wait for its end; raises subprocess.TimeoutExpired."""
+    def wait(self, deadline_s: float | None) -> int:
+        """Wait for its end, for ever if there is no deadline; raises subprocess.TimeoutExpired."""
         return self._process.wait(deadline_s)
 
     def kill(self) -> None:

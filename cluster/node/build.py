@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cluster.errors import BuildFailed, NodeLost
 from cluster.model import Package, Usage
 from cluster.node import disk, usage
 from cluster.node import job as jobs
 from cluster.node.node import Hardware, Node
+from cluster.node.shell import Shell
 from cluster.node.warm import started
 
 _FETCH_S = 300.0
@@ -103,9 +104,9 @@ def build(
         except BuildFailed as error:  # a node that hangs may take no other command, and is thrown away
             return Built(None, (boot,), "", str(error), usage.of(node.machine.child.pid, directory))
         entered("results")
-        marks = _text(node, "marks")
+        marks = text(node.shell, jobs.OUT / "marks")
         spent = (boot, *phases(marks))
-        log = _text(node, "distcc.log")
+        log = text(node.shell, jobs.OUT / "distcc.log")
         if failure:
             failed = f"{unfinished(marks)}: {failure}"
             return Built(None, spent, log, failed, usage.of(node.machine.child.pid, directory))
@@ -125,8 +126,8 @@ def _run(node: Node, limits: Limits, output: Callable[[bytes], object]) -> str:
     return f"exit status {status}" if status else ""
 
 
-def _text(node: Node, name: str) -> str:
-    """A small file of /job/out, "" if the node does not have it."""
+def text(shell: Shell, path: PurePosixPath) -> str:
+    """A small file of a node, "" if it does not have it."""
     chunks: list[bytes] = []
-    node.shell.run(f"cat {jobs.OUT / name} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
+    shell.run(f"cat {path} 2>/dev/null || :", total_s=60, silence_s=60, output=chunks.append)
     return b"".join(chunks).decode(errors="replace")

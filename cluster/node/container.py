@@ -58,6 +58,14 @@ class Root:
     binds: Mapping[str, Path] = field(default_factory=dict)
     """Files and directories of the host, by their places in the root."""
 
+    def moved(self, tree: Path, to: Path) -> Root:
+        """This root where what is in `tree` is in `to`."""
+
+        def place(path: Path) -> Path:
+            return to / path.relative_to(tree) if path.is_relative_to(tree) else path
+
+        return replace(self, layers={name: tuple(map(place, lower)) for name, lower in self.layers.items()})
+
     def over(self, layer: Path) -> Root:
         """This root with the prerequisites in `layer` (`cluster.node.composed`), as job/build lays them in a node."""
         entries = tuple(path / "db/pkg" for path in self.layers["var"] if (path / "db/pkg").is_dir())

@@ -15,6 +15,7 @@ from cluster import lazy
 from cluster.errors import NodeLost
 from cluster.node import tunnel
 from cluster.node.shell import Patience
+from cluster.process import tail
 
 if TYPE_CHECKING:
     import paramiko
@@ -158,6 +159,31 @@ class Connection:
             return channel.recv_exit_status()
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise NodeLost("the connection to the node broke", str(error)) from error
+
+    @contextmanager
+    def holding(self, command: str, *, deadline_s: float) -> Iterator[None]:
+        """Keep a shell command running, which prints a first line within `deadline_s` and then reads stdin to its end.
+
+        The end comes with the context's, or the connection's; on leaving, the command has `deadline_s` to end as well.
+        Raises NodeLost with what it prints if it does not begin.
+        """
+        try:
+            channel = self._transport.open_session(timeout=_CONNECT_S)
+            channel.set_combine_stderr(True)
+            channel.settimeout(deadline_s)
+            channel.exec_command(command)
+            said = channel.recv(_CHUNK)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise NodeLost("the connection to the node broke", str(error)) from error
+        if channel.status_event.wait(0) or not said:
+            raise NodeLost("a command does not begin", tail(said.decode(errors="replace")))
+        try:
+            yield
+        finally:
+            with suppress(OSError, EOFError, paramiko.SSHException):
+                channel.shutdown_write()
+                channel.status_event.wait(deadline_s)
+                channel.close()
 
     @contextmanager
     def forward(self, port: int, address: str = _LOOPBACK) -> Iterator[int]:
