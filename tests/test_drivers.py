@@ -7,30 +7,23 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import binpkgs
 import pytest
 from factories import host_root
-from factories import package as make_package
 from processes import eventually, members
-from repos import write_repository
+from smallbuilds import Builds
 
 from cluster import paths, target
 from cluster.errors import MachineError, NodeLost
 from cluster.node import client, composed, container, drivers, sandbox
-from cluster.node.build import Built, Limits
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
 from cluster.node.drivers import ChrootDriver
-from cluster.node.job import CompileAccess, Materials, Settings
 
-Heard = Callable[[bytes], object]
-
-LIMITS = Limits(total_s=120, silence_s=60)
-UNPACK = "src_unpack() { mkdir -p ${S}; }\n"
 SEVEN = """\
 src_compile() {
 	echo 'int main(void) { return 7; }' > seven.c || die
@@ -76,43 +69,6 @@ def driver(place: Path) -> ChrootDriver:
 
 def _clients(place: Path) -> Path:
     return client.ensure(("gcc", "cc"), place / "cache")
-
-
-class Builds:
-    """Builds of ebuilds with a body, each in a directory that has the test's name."""
-
-    def __init__(self, place: Path, driver: ChrootDriver) -> None:
-        self.directory = place / os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split()[0][:60]
-        self.directory.mkdir()
-        self.driver = driver
-        self.groups: list[int] = []
-        self.entered: list[str] = []
-        self.said = b""
-
-    def build(
-        self, body: str, *requires: Path, access: CompileAccess | None = None, whenever: Heard = lambda said: None
-    ) -> Built:
-        def output(data: bytes) -> None:
-            self.said += data
-            whenever(data)
-
-        ebuilds = {"app/small-1": {"KEYWORDS": container.host_arch(), "_body": UNPACK + body}}
-        repository = write_repository(self.directory / "repo", ebuilds, name="small")
-        ebuild = repository.location / "app/small/small-1.ebuild"
-        package = make_package("app/small-1", repository="small", ebuild=ebuild)
-        profile = paths.data("profiles", container.host_arch())
-        (self.directory / "work").mkdir()
-        prerequisites = self.driver.compose(requires) if requires else None
-        return self.driver.build(
-            package,
-            Settings(container.host_chost(), profile, (repository,), jobs=1, distcc_hosts="10.0.2.2:3632/4"),
-            LIMITS,
-            directory=self.directory / "work",
-            materials=Materials(self.directory, {}, "", compile=access, prerequisites=prerequisites),
-            output=output,
-            own=self.groups.append,
-            entered=self.entered.append,
-        )
 
 
 @pytest.fixture

@@ -8,59 +8,23 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+import sshd
+from sshd import Server
 
 from cluster.errors import BuildFailed, NodeLost
 from cluster.node.qemu import free_port
 from cluster.node.ssh import Connection
-from cluster.process import Child
 
-SSHD = Path("/usr/sbin/sshd")
-
-pytestmark = pytest.mark.skipif(
-    not SSHD.exists() or os.geteuid() != 0, reason="needs sshd, and root, for a node is logged into as root"
-)
-
-
-@dataclass(frozen=True)
-class Server:
-    port: int
-    keys: Path
-
-    def connect(self, *, host_key: str = "host_key", identity: str = "id") -> Connection:
-        return Connection(
-            self.port, host_key=self.keys / f"{host_key}.pub", identity=self.keys / identity, deadline_s=10
-        )
-
-
-def make_key(path: Path) -> None:
-    key = Ed25519PrivateKey.generate()
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-    path.chmod(0o600)
-    path.with_suffix(".pub").write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
+pytestmark = sshd.needed
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    keys = tmp_path_factory.mktemp("sshd")
-    for name in ("host_key", "id", "stranger"):
-        make_key(keys / name)
-    port = free_port()
-    config = keys / "sshd_config"
-    config.write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {keys}/host_key\nPidFile none\n"
-        f"AuthorizedKeysFile {keys}/id.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
-        "Subsystem sftp internal-sftp\n"
-    )
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd refuses to start without it
-    with Child([SSHD, "-D", "-e", "-f", config], log_path=keys / "log"):
-        yield Server(port, keys)
+    with sshd.serving(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
