@@ -24,6 +24,7 @@ from cluster.errors import InputError
 
 DEFAULT = Path(__file__).with_name("default.toml")
 
+_ADDRESS = re.compile(r"root@(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s@:\[\]]+)(:(?P<port>\d{1,5}))?")
 LIGHTEST, HEAVIEST = 0.001, 1000.0  # weights of builds
 
 _Positive = Annotated[int, Field(ge=1)]
@@ -162,6 +163,52 @@ def _as_table(value: Any) -> Any:
     return value
 
 
+class Board(_Section):
+    """`[nodes.NAME]`"""
+
+    driver: Literal["ssh"]
+    address: str
+    host_key: str
+    target: str
+    identity: str = ""
+    directory: str = "/var/tmp/portage-cluster"
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host name or address, and port."""
+        found = _ADDRESS.fullmatch(self.address)
+        assert found is not None  # it is checked below
+        return found["host"].strip("[]"), int(found["port"] or 22)
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        found = _ADDRESS.fullmatch(value)
+        if found is None or not 0 < int(found["port"] or 22) < 65536:
+            raise PydanticCustomError("address", "root@HOST or root@HOST:PORT; a clean root takes root there")
+        return value
+
+    @field_validator("host_key")
+    @classmethod
+    def _host_key(cls, value: str) -> str:
+        if not re.fullmatch(r"(ssh|ecdsa)-\S+ [A-Za-z0-9+/]+=*( .*)?", value):
+            raise PydanticCustomError("host_key", "the line of its /etc/ssh/ssh_host_*_key.pub")
+        return value
+
+    @field_validator("directory")
+    @classmethod
+    def _directory(cls, value: str) -> str:
+        if not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):  # it is part of mount options
+            raise PydanticCustomError("directory", "an absolute path of letters, digits and . _ / -")
+        return value
+
+
+def _board_name(name: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,30}", name) or name.startswith("node-"):
+        raise PydanticCustomError("name", "a node's name has letters, digits and . _ -, and does not begin with node-")
+    return name
+
+
 class Variant(_Section):
     """`[variants.NAME]`: what differs from the rest of the file; empty for nothing."""
 
@@ -184,6 +231,7 @@ class Config(_Section):
     profile: Profile
     portage: Portage
     variants: dict[str, Variant]
+    nodes: dict[Annotated[str, AfterValidator(_board_name)], Board]
 
 
 def plain(config: Config) -> Config:

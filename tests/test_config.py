@@ -25,6 +25,12 @@ def message(path: Path) -> str:
     return text
 
 
+def board(name: str = "pi", **changed: str) -> str:
+    """A machine of the configuration that is right but for what is `changed`."""
+    right = {"driver": "ssh", "address": "root@board", "host_key": "ssh-ed25519 AAAA pi", "target": "arm64"}
+    return f"[nodes.{name}]\n" + "".join(f'{key} = "{value}"\n' for key, value in (right | changed).items())
+
+
 def test_the_defaults_load() -> None:
     loaded = config.load()
     assert loaded.build.target == "arm64"
@@ -53,6 +59,16 @@ def test_a_file_that_is_named_replaces_the_users_own(tmp_path: Path) -> None:
     loaded = config.load(written(tmp_path / "mine.toml", "[build]\nnodes = 6\n"))
     assert loaded.build.nodes == 6
     assert loaded.build.jobs == config.load(config.DEFAULT).build.jobs
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [("root@board", ("board", 22)), ("root@10.0.0.7:2222", ("10.0.0.7", 2222)), ("root@[fd00::7]:8", ("fd00::7", 8))],
+)
+def test_where_a_machine_is(tmp_path: Path, address: str, place: tuple[str, int]) -> None:
+    loaded = config.load(written(tmp_path / "mine.toml", board(address=address)))
+    assert loaded.nodes["pi"].place == place
+    assert loaded.nodes["pi"].directory == "/var/tmp/portage-cluster"
 
 
 def test_whole_seconds_need_no_point(tmp_path: Path) -> None:
@@ -100,6 +116,13 @@ def test_it_cannot_be_changed() -> None:
         ('[repositories.x]\nsync = "rsync"\nuri = "y"\ncommit = "a"\n', "repositories.x.commit", "'a'", "only sync"),
         ('[repositories.x]\nsync = "git"\nuri = "y"\ncommit = "a"\n', "repositories.x.commit", "'a'", "40 hexadec"),
         ('[repositories.x]\nsync = "git"\nuri = "y"\nbranch = "a"\n', "repositories.x.branch", "'a'", "no such key"),
+        ('[node]\ndriver = "kvm"\n', "node.driver", "'kvm'", "'qemu' or 'chroot'"),
+        (board(address="pi@board"), "nodes.pi.address", "'pi@board'", "root@host"),
+        (board(address="root@board:0"), "nodes.pi.address", "'root@board:0'", "root@host"),
+        (board(host_key="AAAA"), "nodes.pi.host_key", "'AAAA'", "_key.pub"),
+        (board(directory="/a:b"), "nodes.pi.directory", "'/a:b'", "an absolute path"),
+        (board(driver="serial"), "nodes.pi.driver", "'serial'", "'ssh'"),
+        (board("node-1"), "nodes.node-1", "'node-1'", "does not begin with node-"),
     ],
 )
 def test_a_broken_key_is_named_with_its_value_and_what_was_expected(

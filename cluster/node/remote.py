@@ -55,6 +55,17 @@ class Board:
         return shlex.join(("sh", "-c", script, "board", task, str(self.directory), *words))
 
 
+def machine_of(board: Board) -> str:
+    """The machine's architecture as uname(2) has it. Raises NodeLost if it does not answer, or cannot build."""
+    said: list[bytes] = []
+    with _connection(board) as connection:
+        status = connection.run(board.asked("machine"), total_s=_ASK_S, silence_s=_ASK_S, output=said.append)
+    answer = b"".join(said).decode(errors="replace")
+    if status:
+        raise NodeLost(f"{board.name} cannot build", tail(answer))
+    return answer.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class SshDriver:
     """Chroots of the stage on a machine that runs the target's programs."""
