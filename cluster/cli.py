@@ -34,11 +34,11 @@ _VERBS = {
     "simulate": ("simulate",),
     "ec2": ("ec2_plan", "ec2_catalogue"),
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
-    "binhost": ("binhost_serve", "binhost_list"),
+    "binhost": ("binhost_serve", "binhost_list", "binhost_push", "binhost_pull"),
     "tree": ("tree_sync", "tree_status"),
     "host": ("host_add", "host_list", "host_drain", "host_resume", "host_remove", "host_check"),
     "status": ("status", "explain"),
-    "history": ("history_show", "history_errors", "history_export", "history_import"),
+    "history": ("history_show", "history_errors", "history_export", "history_import", "history_restore"),
     "bench": (
         *("bench_emulation", "bench_process", "bench_node"),
         *("bench_plan", "bench_size", "bench_schedule", "bench_scale"),

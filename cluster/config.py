@@ -100,6 +100,14 @@ class Binhost(_Section):
     """`[binhost]`"""
 
     port: _Port
+    mirror: str
+
+    @field_validator("mirror")
+    @classmethod
+    def _mirror(cls, value: str) -> str:
+        if value and not value.startswith("s3://"):
+            raise PydanticCustomError("mirror", "s3://BUCKET/PREFIX, or nothing")
+        return value
 
 
 class Profile(_Section):

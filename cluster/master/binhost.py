@@ -71,6 +71,11 @@ class Binhost:
         except OSError:
             return False
 
+    def index(self) -> str:
+        """The text of the index, "" while there is none."""
+        with self._lock:
+            return self._index.text() if self._index.stamp() else ""
+
     def index_of(self, cpvs: Iterable[Cpv]) -> str:
         """The text of an index that has only `cpvs`, for a PKGDIR that holds just these."""
         wanted = set(cpvs)
@@ -114,6 +119,19 @@ class Binhost:
                 raise AdmitError(f"{package.cpv} cannot be taken from {other}", "; ".join(wrong))
             _publish(source, self.path(package.cpv), lambda copy: None)
             self._index.add(package.cpv)
+            self._stamp = None
+
+    def bring(self, file: Path, cpv: Cpv) -> None:
+        """Copy `file`, a binary package from a mirror of this binhost, as it is. Raises AdmitError."""
+        with self._lock:
+            try:
+                metadata = self._index.read_package(file)
+            except gpkg.GpkgError as error:
+                raise AdmitError(f"{cpv} cannot be brought here", str(error)) from error
+            if (metadata.cpv, metadata.chost) != (cpv, self.chost):
+                raise AdmitError(f"{cpv} cannot be brought here", f"it is {metadata.cpv} for CHOST {metadata.chost}")
+            _publish(file, self.path(cpv), lambda copy: None)
+            self._index.add(cpv)
             self._stamp = None
 
     def _ours(self, binpkg: Path, package: Package) -> dict[str, str]:

@@ -12,7 +12,7 @@ from cluster import paths
 from cluster.errors import InputError, MachineError
 from cluster.host import runs
 from cluster.master import binhost as binhosts
-from cluster.master import bootstrap, claims, dispatch, equipment, expected, judge
+from cluster.master import bootstrap, claims, dispatch, equipment, expected, judge, mirror
 from cluster.master.bulletin import Publisher
 from cluster.master.engines.delivery import FirstRound
 from cluster.master.engines.local import LocalEngine
@@ -68,6 +68,7 @@ def _build(
         skipped = tuple(Outcome(package.cpv, Verdict.SKIPPED, reason=package.reason) for package in plan.packages)
         return Result(plan, skipped, round(time.monotonic() - start, 2), session.binhost)
     with only_one(session), ExitStack() as stack:
+        stack.enter_context(mirror.kept(session, binhost, reporter))
         left = runs.sweep(session.directories.state)
         if left:
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,11 @@ class Journal:
         )
         with self._connect() as connection:
             return connection.executemany(insert, rows).rowcount
+
+    def back_up(self, copy: Path) -> None:
+        """Write the journal as it is now to the new file `copy`, whoever else writes to it."""
+        with self._connect() as connection, closing(sqlite3.connect(copy)) as other:
+            connection.backup(other)
 
     def builds(self, target: str | None = None) -> tuple[Build, ...]:
         """Every build for `target`, or for all targets, that ran on a node; the latest last."""

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cluster import historytable, paths, target
+from cluster import config, historytable, paths, target
 from cluster.errors import InputError
-from cluster.master import historyfile, subject
+from cluster.master import backup, historyfile, s3, subject
 from cluster.master.estimate import qualities
 from cluster.master.history import Build, Course, by_target, courses
 from cluster.master.journal import Journal
@@ -75,6 +75,18 @@ def history_import(
     added = Journal(paths.directories(common.state).journal).add(builds)
     words = f"{added} builds added, {len(builds) - added} were on record already"
     return _said(common, words, {"added": added, "known": len(builds) - added})
+
+
+def history_restore(where: str | None = None, /, *, common: Common | None = None) -> int:
+    """Add to the builds on record those of every backup at WHERE, s3://BUCKET/PREFIX as in binhost.mirror."""
+    common = common or Common()
+    where = where or config.load(common.config).binhost.mirror
+    if not where:
+        raise InputError("it is not said where in S3", "name s3://BUCKET/PREFIX, or set binhost.mirror")
+    restored = backup.restore(Journal(paths.directories(common.state).journal), s3.place(where))
+    words = f"{restored.added} builds added of {len(restored.backups)} backups, {restored.known} were on record already"
+    numbers = {"backups": len(restored.backups), "added": restored.added, "known": restored.known}
+    return _said(common, words, numbers)
 
 
 def _builds(of: str | None, common: Common) -> tuple[Build, ...]:
