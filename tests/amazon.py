@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.fleets import Fleet
 from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.ssm.models import Parameter, ssm_backends
@@ -132,9 +134,19 @@ def _shim(amazon: Amazon, moto: Any) -> Any:
     return application
 
 
+def _end_fleet(self: Fleet) -> None:
+    """moto complains of a fleet whose instances are gone already; Amazon does not."""
+    ids = {one for some in self.instances or () for one in some["InstanceIds"]}
+    left = [one.id for one in self.ec2_backend.all_instances() if one.id in ids and one.state != "terminated"]
+    if left:
+        self.ec2_backend.terminate_instances(left)
+
+
 @contextmanager
 def serving() -> Iterator[Amazon]:
     amazon = Amazon()
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    Fleet.terminate_instances = _end_fleet  # type: ignore[method-assign]
     server = make_server(
         "127.0.0.1", 0, _shim(amazon, DomainDispatcherApplication(create_backend_app)), True,
         request_handler=MotoRequestHandler,

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.master.ec2 import bill
-from cluster.master.ec2.bill import Span
-from cluster.master.ec2.rental import Instance
+from cluster.master.ec2.rental import Instance, Span
 
 ONE = Instance("i-0000aaaa", "c7g.4xlarge", 0.6, since=1000.0)
 TWO = Instance("i-0000bbbb", "c7a.8xlarge", 1.8, since=1000.0, until=2800.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ClusterError, InputError
-from cluster.master.ec2.rental import Instance, Limits, Market, Rental, Rentals, State, new_run
+from cluster.master.ec2.rental import Instance, Limits, Market, Rental, Rentals, Span, State, new_run
 
 LIMITS = Limits(hosts=4, usd_h=5.0, budget_usd=20.0)
 RENTAL = Rental(
@@ -61,3 +61,15 @@ def test_an_instance_ends_once() -> None:
 def test_runs_have_names_of_their_own_that_sort_by_time() -> None:
     assert new_run(0.0) != new_run(0.0)
     assert sorted([new_run(2e9), new_run(1e9)])[0].startswith("2001")
+
+
+def test_what_nodes_did_is_noted_with_the_rental_and_half_a_line_is_left_out(tmp_path: Path) -> None:
+    rentals = Rentals(tmp_path)
+    rentals.save(RENTAL)
+    assert rentals.spans(RENTAL.run) == ()
+    one, two = Span("a/b-1", "ec2-1", 1.0, 2.0), Span("a/c-1", "ec2-1", 2.0, 5.0)
+    rentals.note(RENTAL.run, [one])
+    rentals.note(RENTAL.run, [two])
+    with (rentals.place(RENTAL.run) / "spans.jsonl").open("a") as stream:
+        stream.write('{"package": "a/')
+    assert rentals.spans(RENTAL.run) == (one, two)

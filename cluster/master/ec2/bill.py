@@ -10,27 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.master.ec2.rental import Instance
+from cluster.master.ec2.rental import Instance, Span
 
 LEAST_S = 60.0
 _HOUR_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A node's time with a package."""
-
-    package: str
-    host: str
-    """The name of the machine: `Instance.name`."""
-    began: float
-    """Seconds since the epoch, as `ended`."""
-    ended: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it was."""
-        return max(0.0, self.ended - self.began)
 
 
 @dataclass(frozen=True, slots=True)

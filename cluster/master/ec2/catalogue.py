@@ -48,6 +48,7 @@ class Billing(_Data):
     least_s: Annotated[float, Field(ge=0)]
     disk_gib: _Count
     disk_usd_gib_month: Annotated[float, Field(ge=0)]
+    address_usd_h: Annotated[float, Field(ge=0)]
 
     @property
     def disk_usd_h(self) -> float:

@@ -5,6 +5,7 @@ ec2/RUN/
     rental.json  the record, published by rename: it is there before the first call that makes anything
     key          the private key that opens the instances; key.pub beside it
     host_key     what the instances answer with; host_key.pub is pinned
+    spans.jsonl  which package took which host's nodes and when, a JSON object each
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -27,6 +28,7 @@ TAG = "portage-cluster"
 """The key of the tag that everything made for a rental has from the call that makes it; its value is the run."""
 
 _RECORD = "rental.json"
+_SPANS = "spans.jsonl"
 _PRIVATE = 0o700
 
 
@@ -97,6 +99,23 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A node's time with a package."""
+
+    package: str
+    host: str
+    """The name of the machine: `Instance.name`."""
+    began: float
+    """Seconds since the epoch, as `ended`."""
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return max(0.0, self.ended - self.began)
+
+
+@dataclass(frozen=True, slots=True)
 class Rental:
     """The record."""
 
@@ -144,6 +163,7 @@ def new_run(now: float) -> str:
 
 
 _ADAPTER = TypeAdapter(Rental)
+_SPAN = TypeAdapter(Span)
 
 
 class Rentals:
@@ -173,6 +193,25 @@ class Rentals:
         except ValidationError as error:
             mend = "`cluster ec2 reap --all --yes` ends what it had, then remove the directory"
             raise MachineError(f"{path} is not a record of a rental", mend) from error
+
+    def is_held(self, run: str) -> bool:
+        """Whether a process is at work on a rental."""
+        try:
+            with self.held(run):
+                return False
+        except InputError:
+            return True
+
+    def note(self, run: str, spans: Iterable[Span]) -> None:
+        """Add what nodes of its instances did, for the bill."""
+        with (self.place(run) / _SPANS).open("ab") as stream:
+            stream.writelines(_SPAN.dump_json(span) + b"\n" for span in spans)
+
+    def spans(self, run: str) -> tuple[Span, ...]:
+        """What was noted. A line that a killed master has not finished is left out."""
+        path = self.place(run) / _SPANS
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return tuple(_SPAN.validate_json(line) for line in lines)
 
     def all(self) -> tuple[Rental, ...]:
         """Every rental that has a record, the oldest first."""

@@ -1,0 +1,127 @@
+"""A rental from its first call to its last: made, joined, and ended whatever happens in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from cluster.errors import ClusterError, MachineError
+from cluster.master.ec2 import fleet, joining, reaper, userdata
+from cluster.master.ec2.client import Cloud
+from cluster.master.ec2.joining import Welcome
+from cluster.master.ec2.quote import Quote
+from cluster.master.ec2.rental import Rental, Rentals, State, new_run
+from cluster.node import keypair
+
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what an instance lets the master in, and without it ends."""
+
+    source: str
+    """The network in CIDR notation that the master comes from."""
+    silence_min: int
+    master: str
+    """The master's own public key, OpenSSH's line: those of the rental let in only who has its directory."""
+
+
+def up(
+    cloud: Cloud,
+    quote: Quote,
+    terms: Terms,
+    rentals: Rentals,
+    welcome: Callable[[Rental], Welcome],
+    tell: Tell,
+    *,
+    deadline_s: float = joining.JOIN_S,
+) -> Rental:
+    """Rent what was quoted and let it join; returns the rental, which is up.
+
+    Whatever goes wrong, and on Ctrl-C, all that was made is removed before the error is raised. Raises MachineError if
+    no instance was to be had, or none joined.
+    """
+    run = new_run(time.time())
+    with rentals.held(run):
+        rental, keys = _begin(quote, terms, rentals, run)
+        try:
+            tell(f"renting as {run}: at most {quote.usd_h:.3f} USD an hour, for {quote.hours:.1f} hours at the longest")
+            rental = fleet.rent(cloud, quote, rental, keys, rentals.save)
+            _insist(rental, rental.missing)
+            rental = joining.join(cloud, rental, welcome(rental), rentals.save, deadline_s=deadline_s)
+            _insist(rental, tuple(f"{one.name}: {one.why}" for one in rental.instances))
+        except BaseException:
+            _end(cloud, rentals, run, tell)
+            raise
+        rental = replace(rental, state=State.UP)
+        rentals.save(rental)
+        return rental
+
+
+def _begin(quote: Quote, terms: Terms, rentals: Rentals, run: str) -> tuple[Rental, fleet.Keys]:
+    """The record, and the keys, of which nobody knows yet."""
+    place = rentals.place(run)
+    for name in ("key", "host_key"):
+        keypair.make(place / name)
+    public, host_public = ((place / f"{name}.pub").read_text().strip() for name in ("key", "host_key"))
+    words = userdata.Words(
+        run=run,
+        host_key=(place / "host_key").read_text(),
+        host_key_public=host_public,
+        authorized=(public, terms.master),
+        hours=quote.hours,
+        silence_min=terms.silence_min,
+    )
+    wish = quote.wish
+    rental = Rental(
+        run=run,
+        region=wish.region,
+        market=wish.market,
+        wished=dict(wish.instances),
+        limits=wish.limits,
+        hours=quote.hours,
+        silence_min=terms.silence_min,
+        source=terms.source,
+        began=time.time(),
+    )
+    keys = fleet.Keys(public, userdata.render(words))
+    rentals.save(rental)
+    return rental, keys
+
+
+def _insist(rental: Rental, why: tuple[str, ...]) -> None:
+    if not rental.living:
+        raise MachineError(f"no instance is to be had in {rental.region}", "; ".join(why) or "AWS does not say why")
+
+
+def _end(cloud: Cloud, rentals: Rentals, run: str, tell: Tell) -> None:
+    """End a rental that did not come up. What cannot be removed now is said, and does not hide why it did not."""
+    try:
+        end(cloud, rentals, run)
+    except ClusterError as error:
+        tell(f"not all of {run} is removed: {error}; `cluster ec2 reap --yes` removes it")
+
+
+def down(cloud: Cloud, rentals: Rentals, run: str) -> tuple[reaper.Leftover, ...]:
+    """End a rental and remove all that was made for it; returns what that was. Nothing of it is left then."""
+    with rentals.held(run):
+        return end(cloud, rentals, run)
+
+
+def end(cloud: Cloud, rentals: Rentals, run: str) -> tuple[reaper.Leftover, ...]:
+    """The same by whoever holds the rental."""
+    rental = replace(rentals.get(run), state=State.ENDING)
+    rentals.save(rental)
+    reaper.terminate(cloud, [one.id for one in rental.living])
+    removed = reaper.remove(cloud, {run})
+    ended(rentals, run)
+    return removed
+
+
+def ended(rentals: Rentals, run: str) -> None:
+    """Note that nothing is left of a rental."""
+    rental = rentals.get(run)
+    ids = frozenset(one.id for one in rental.living)
+    rentals.save(replace(rental.gone(ids, time.time()), state=State.ENDED))
