@@ -34,6 +34,10 @@ _HELPERS = (1, 2, 4)  # of them
 _PARTNERS = (1, 2, 4, 8)  # instances of each of two types that are mixed
 
 
+AtBest = tuple[float, float]
+"""Seconds and USD that a fleet cannot beat."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may not be exceeded. None for no limit."""
@@ -191,20 +195,32 @@ class _Search:
     def play_all(self, market: Market, fleets: Iterable[Fleet]) -> None:
         """Play those that may be worth it, the most promising first."""
         allowed = [(self._at_best(fleet, market), fleet) for fleet in fleets if self._may(fleet, market)]
-        allowed.sort(key=lambda pair: (not self._keeps(*pair[0]), math.prod(pair[0])))
         mixes = self.played.setdefault(market, [])
         most = len(self.runs) + max(_AT_LEAST, _PACKAGES // max(1, len(self.tasks)))
-        for (finish_s, cost_usd), fleet in allowed:
+        for (finish_s, cost_usd), fleet in self._promising(allowed):
             if len(self.runs) >= most:
                 break
             if not any(_beats(mix, finish_s * (1 + _STEP), cost_usd * (1 + _STEP)) for mix in mixes):
                 mixes.append(self._mix(fleet, market, self._run(fleet, _by_one_rule)))
 
+    def _promising(self, fleets: Sequence[tuple[AtBest, Fleet]]) -> Iterator[tuple[AtBest, Fleet]]:
+        """Those that may keep the limits first; in turns that of least time times cost, the cheapest, the fastest."""
+        kept = [pair for pair in fleets if self._keeps(*pair[0])]
+        others = [pair for pair in fleets if not self._keeps(*pair[0])]
+        for some in (kept, others):
+            orders = (
+                sorted(some, key=lambda pair: math.prod(pair[0])),
+                sorted(some, key=lambda pair: (pair[0][1], pair[0][0])),
+                sorted(some, key=lambda pair: pair[0]),
+            )
+            for turn in zip(*orders, strict=True):
+                yield from turn
+
     def _may(self, fleet: Fleet, market: Market) -> bool:
         price = self.limits.price
         return price is None or fleet.usd_h(market, self._disk_usd_h) <= price
 
-    def _at_best(self, fleet: Fleet, market: Market) -> tuple[float, float]:
+    def _at_best(self, fleet: Fleet, market: Market) -> AtBest:
         """Seconds and USD that cannot be beaten: all nodes busy to the end, and none of them kept any longer."""
         tasks = self._tasks_on(fleet)
         finish_s = self._startup_s + fleet.at_least(tasks)
