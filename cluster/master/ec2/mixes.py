@@ -425,18 +425,27 @@ def _run_of(trace: Trace) -> _Run:
 
 
 def _thinned(mixes: Sequence[Mix]) -> list[Mix]:
-    """As few as a person looks at; the cheapest and the fastest stay."""
-    step, found = _STEP, list(mixes)
-    while True:
-        found = list(_apart(mixes, step))
-        if len(found) <= _SHOWN:
-            return found
+    """As few as a person looks at, the fastest among them, without those that save next to nothing for being slower."""
+    step, found = _STEP, list(_cheaper(mixes))
+    while len(found) > _SHOWN:
+        found = list(_faster(found, step))
         step *= 1.25
+    return found
 
 
-def _apart(mixes: Sequence[Mix], step: float) -> Iterator[Mix]:
+def _cheaper(mixes: Sequence[Mix]) -> Iterable[Mix]:
+    """Those that are cheaper by a step than the next faster one."""
+    found: list[Mix] = []
+    for mix in reversed(mixes):
+        if not found or mix.cost_usd < found[-1].cost_usd * (1 - _STEP):
+            found.append(mix)
+    return reversed(found)
+
+
+def _faster(mixes: Sequence[Mix], step: float) -> Iterator[Mix]:
+    """Those that are faster by `step` than the next cheaper one, and the fastest."""
     last: Mix | None = None
-    for number, mix in enumerate(mixes):
-        if last is None or number == len(mixes) - 1 or mix.finish_s < last.finish_s * (1 - step):
+    for mix in mixes:
+        if last is None or mix is mixes[-1] or mix.finish_s < last.finish_s * (1 - step):
             yield mix
             last = mix
