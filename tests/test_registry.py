@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from cluster.errors import InputError
 from cluster.host.facts import Facts, Rates
-from cluster.master.hosts.registry import Driver, Machine, Registry, State
+from cluster.master.hosts.registry import Machine, Registry, State
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJCxYIzLF3uaADXPDNO/z3bJ2aqt2pZbaLvZ1iJcW+F3"
 FACTS = Facts("x86_64", 8, 16000, 90000, "3.11.2", "0.1.0", "Debian 12", True, 1.5, Rates(700.0, 600.0), 1.25)
-MACHINE = Machine("farm", "me", "farm.example", 22, KEY, {"arm64": 4}, {"arm64": Driver.QEMU}, FACTS, State.READY, "")
+MACHINE = Machine("farm", "me", "farm.example", 22, KEY, {"arm64": 4}, {"arm64": "qemu"}, FACTS, State.READY, "")
 
 
 @given(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -14,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from cluster import paths, target
 from cluster.errors import ClusterError, MachineError
 from cluster.host import hostcompiler
-from cluster.node import emulator, sandbox, stage
+from cluster.node import drivers, emulator, sandbox, stage
+from cluster.node.node import Hardware
 from cluster.process import run
 
-QEMU = "qemu"
 _IMG_S = 60.0
 
 
@@ -28,7 +29,7 @@ class Fitness:
     sandbox: bool
     """Whether its user may make namespaces, in which compilers run."""
     emulators: Mapping[str, str]
-    """The version of QEMU, by target, where it runs."""
+    """The version of QEMU, by target, where it runs and reads the stage's disk."""
     problems: Mapping[str, str]
     """By target, why no node of it can be had there or its compiles cannot be trusted."""
 
@@ -51,8 +52,10 @@ def examine(drivers: Mapping[str, str], cache: Path) -> Fitness:
             found = stage.find(chosen, recipe, cache)
             if found is None:
                 raise MachineError(f"the {name} stage is not there")
-            if driver == QEMU:
-                emulators[name] = _emulator(emulator.ensure(chosen, recipe, cache), found)
+            qemu = emulator.ensure(chosen, recipe, cache)
+            emulators[name] = _emulator(qemu, found)
+            if driver == "chroot":
+                _try_chroot(Hardware(chosen, qemu, found, 0, 1, 0.0), recipe.provides, cache)
             hostcompiler.find(chosen, found, cache)
         except ClusterError as error:
             problems[name] = str(error)
@@ -63,6 +66,12 @@ def _emulator(found: emulator.Emulator, built: stage.Stage) -> str:
     """The version of the emulator, whose tools can read the stage's disk."""
     run([*found.img, "info", built.disk], deadline_s=_IMG_S, env=found.environment)
     return found.version
+
+
+def _try_chroot(hardware: Hardware, provides: Sequence[str], cache: Path) -> None:
+    """Raise MachineError if nodes of the hardware's stage cannot be chroots here."""
+    with tempfile.TemporaryDirectory(prefix="portage-cluster-") as scratch:
+        drivers.chroot(hardware, provides, cache, scratch=Path(scratch))
 
 
 if __name__ == "__main__":

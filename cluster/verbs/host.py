@@ -6,14 +6,14 @@ import getpass
 import ipaddress
 import sys
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from cluster import config, hosttable, paths, report, target
 from cluster.errors import ClusterError, InputError
 from cluster.master.hosts import link, registry, setup
-from cluster.master.hosts.registry import Driver, Machine, Registry, State
+from cluster.master.hosts.registry import Machine, Registry, State
 from cluster.node import ssh
 from cluster.options import Common, at_least_one, console_for, print_json
 
@@ -33,9 +33,7 @@ class Wanted:
     target: Annotated[
         list[str], Parameter(negative="", help="A target to build for there; may be repeated; else that of the config.")
     ] = field(default_factory=list)
-    driver: Annotated[Driver, Parameter(help="Nodes are emulated, or a chroot on a host of the target's kind.")] = (
-        Driver.QEMU
-    )
+    driver: Annotated[Literal["qemu", "chroot"], Parameter(help="What a node is there.")] = "qemu"
     host_key: Annotated[str, Parameter(help="Its public key, a line of OpenSSH, if you know it beforehand.")] = ""
     tunnel: Annotated[
         bool, Parameter(negative="", help="Let all go through ssh, for a host that cannot reach this machine.")
@@ -70,7 +68,7 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
     known = _known(name, address, wanted.port, hosts)
     asked = wanted.host_key or (known.host_key if known else "")
     nodes = dict.fromkeys(names, wanted.nodes or 0)
-    drivers = {one: str(wanted.driver) for one in names}
+    drivers = dict.fromkeys(names, wanted.driver)
     key = _pinned(asked) if asked else _trusted(address, wanted.port)
     before = known or Machine(name, user, address, wanted.port, key)
     return replace(before, user=user, host_key=key, nodes=nodes, drivers=drivers, tunnel=wanted.tunnel)

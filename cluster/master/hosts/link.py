@@ -13,7 +13,6 @@ from cluster.master.hosts.registry import Machine
 from cluster.node import keypair, ssh
 from cluster.process import tail
 
-_CONNECT_S = 20.0
 _KEEPALIVE_S = 15
 _ADMIT_S = 60.0
 # The line is there once, however often this runs.
@@ -43,10 +42,11 @@ def _line(private: Path) -> str:
     return private.with_suffix(".pub").read_text().strip()
 
 
-def connect(machine: Machine, identity: Path | None, *, deadline_s: float = _CONNECT_S) -> ssh.Connection:
+def connect(machine: Machine, identity: Path | None, *, deadline_s: float = 0.0) -> ssh.Connection:
     """A connection to `machine` by the private key `identity`, or by the user's own if None, to be closed.
 
-    Raises HostUnreachable, which says which of the three it is: another key, no admission, no answer.
+    One that does not answer is tried again for `deadline_s` seconds, as one that boots would be. Raises
+    HostUnreachable, which says which of the three it is: another key, no admission, no answer.
     """
     try:
         return ssh.Connection(

@@ -36,13 +36,6 @@ class State(StrEnum):
     """It failed a check."""
 
 
-class Driver(StrEnum):
-    """How a host builds for a target."""
-
-    QEMU = "qemu"
-    CHROOT = "chroot"
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A host as it was added, with what is known of it since."""
@@ -58,7 +51,7 @@ class Machine:
     nodes: Mapping[str, int] = field(default_factory=dict)
     """How many at once, by target."""
     drivers: Mapping[str, str] = field(default_factory=dict)
-    """How they are made, by target: see `Driver`."""
+    """How they are made, by target: see `cluster.node.drivers`."""
     facts: Facts | None = None
     """None until it has been set up."""
     state: State = State.UNFIT
