@@ -207,6 +207,30 @@ class Compiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What the distccd of one host of a pool did."""
+
+    host: str
+    compiled: int = 0
+    """Those included whose source the compiler rejected."""
+    failed: int = 0
+    """Given to it and not done: it refused, broke off or did not answer, and others were asked."""
+    seconds: float = 0.0
+    """Of its compiles, added up."""
+    wire_bytes: int = 0
+
+    def __add__(self, other: Served) -> Served:
+        """Both together, of the same host."""
+        return Served(
+            self.host,
+            self.compiled + other.compiled,
+            self.failed + other.failed,
+            self.seconds + other.seconds,
+            self.wire_bytes + other.wire_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a job took of its host; what was not measured is None."""
 
@@ -272,6 +296,8 @@ class Outcome:
     source_bytes: int | None = None
     """Of the package's source archives together."""
     compiles: Compiles = field(default_factory=Compiles)
+    served: tuple[Served, ...] = ()
+    """Of the compiles by distcc, which host of a pool did them; empty where there was one distccd only."""
     log: Path | None = None
     binpkg: Path | None = None
     reason: str = ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import reduce
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from cluster import widetable
 from cluster.clock import clock
-from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Result, Verdict
+from cluster.model import Action, Compiles, Job, LeftOut, Outcome, Plan, Result, Served, Verdict
 
 _HEARTBEAT_S = 4.0  # nothing is silent for more than five
 
@@ -208,6 +209,19 @@ def compiles(result: Result) -> Compiles:
     return reduce(Compiles.__add__, (outcome.compiles for outcome in result.outcomes), Compiles())
 
 
+def served(outcomes: Iterable[Outcome]) -> tuple[Served, ...]:
+    """What each host of the distcc pool did for all of `outcomes`, by name."""
+    hosts: dict[str, Served] = {}
+    for one in chain.from_iterable(outcome.served for outcome in outcomes):
+        hosts[one.host] = hosts.get(one.host, Served(one.host)) + one
+    return tuple(hosts[name] for name in sorted(hosts))
+
+
+def _served_line(hosts: Iterable[Served]) -> str:
+    counts = [f"{one.host} {one.compiled}{f' ({one.failed} failed)' if one.failed else ''}" for one in hosts]
+    return f"distcc: {', '.join(counts)}"
+
+
 def summary(console: Console, result: Result) -> None:
     """The table at the end of a build, and one line with the totals; of its first round too."""
     if result.first is not None:
@@ -230,6 +244,8 @@ def summary(console: Console, result: Result) -> None:
     total = compiles(result)
     counts = ", ".join(f"{len(result.of(verdict))} {verdict.value}" for verdict in Verdict if result.of(verdict))
     console.print(f"{counts} in {result.seconds:.0f} s; compiles: {total}", soft_wrap=True)
+    if pooled := served(result.outcomes):
+        console.print(escape(_served_line(pooled)), soft_wrap=True)
     console.print(f"binhost: {result.binhost}", soft_wrap=True)
 
 
@@ -352,6 +368,7 @@ def build_json(result: Result) -> dict[str, Any]:
         **({"first": build_json(result.first)} if result.first else {}),
         **verdicts,
         "compiles": _compiles_json(total),
+        "distcc": _served_json(served(result.outcomes)),
         "seconds": result.seconds,
         "packages": {outcome.cpv: _outcome_json(outcome) for outcome in result.outcomes},
         **beside_json(result.plan),
@@ -362,6 +379,11 @@ def _compiles_json(counts: Compiles) -> dict[str, int]:
     return asdict(counts)
 
 
+def _served_json(hosts: Iterable[Served]) -> dict[str, Any]:
+    """By host."""
+    return {one.host: {name: value for name, value in asdict(one).items() if name != "host"} for one in hosts}
+
+
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "outcome": outcome.verdict.value,
@@ -370,6 +392,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "phases": dict(outcome.phases),
         "seconds": outcome.seconds,
         "compiles": _compiles_json(outcome.compiles),
+        "distcc": _served_json(served([outcome])),
         "log": str(outcome.log) if outcome.log else None,
         "reason": outcome.reason,
     }
