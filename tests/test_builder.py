@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from factories import package
 
 from cluster.errors import ClusterError
 from cluster.host.builder import Builder
+from cluster.host.pool import Member, Pool
+from cluster.host.relay import Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
 from cluster.model import Compiles, Cpv, Usage
@@ -125,6 +128,26 @@ def test_where_distccd_listens_is_what_the_host_says(
     monkeypatch.setattr(drivers.builds, "build", fail)
     build(builder, tmp_path)
     assert [(one.distcc_hosts, one.jobs) for one in seen] == [("10.0.2.2:3632/4", 2)]
+
+
+@pytest.mark.parametrize(("others", "pooled"), [(1, True), (0, False)])
+def test_a_node_uses_the_relay_where_other_hosts_compile_too(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch, others: int, pooled: bool
+) -> None:
+    seen: list[Settings] = []
+
+    def fail(what: object, settings: Settings, *rest: object, **others: object) -> Built:
+        seen.append(settings)
+        return Built(None, (), "", "compile")
+
+    monkeypatch.setattr(drivers.builds, "build", fail)
+    with Relay("gcc", "here") as relay:
+        builder = replace(builder, relay=relay)
+        builder.pool(Pool(tuple(Member(f"h{number}", "127.0.0.1", 3632, 4) for number in range(1 + others))))
+        product = build(builder, tmp_path)
+    assert (seen[0].distcc_hosts != "10.0.2.2:3632/4") is pooled
+    assert seen[0].distcc_hosts.endswith("/2" if pooled else "/4")
+    assert product.served == ()
 
 
 def test_a_compile_that_differs_fails_the_package_and_names_the_first() -> None:

@@ -17,8 +17,8 @@ from factories import host_sandbox
 from processes import eventually, members
 
 from cluster import target
-from cluster.errors import InputError
-from cluster.host.distcc import Offload, count, offloading
+from cluster.errors import InputError, MachineError
+from cluster.host.distcc import Interface, Offload, count, offloading
 from cluster.model import Compiles
 from cluster.node import sandbox
 from cluster.node.job import Settings, make_conf
@@ -162,6 +162,20 @@ def test_only_loopback_is_listened_on(offload: Offload) -> None:
     rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
     addresses = {row[1].split(":")[0] for row in rows if row[1].endswith(f":{wanted}") and row[3] == "0A"}
     assert addresses == {"0100007F"}
+
+
+def test_on_a_trusted_network_it_serves_those_who_are_named_and_nobody_else(public_path: Path) -> None:
+    network = Interface("127.0.0.2", ("127.0.0.0/8",))
+    with offloading(host_sandbox(), CHOST, public_path / "a", port=0, slots=1, interface=network) as offload:
+        assert socket.create_connection(("127.0.0.2", offload.port), timeout=5).close() is None
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", offload.port), timeout=5).close()
+    others = Interface("127.0.0.2", ("192.0.2.1",))
+    with (
+        pytest.raises(MachineError, match="distccd does not compile"),
+        offloading(host_sandbox(), CHOST, public_path / "b", port=0, slots=1, interface=others),
+    ):
+        pytest.fail("a stranger compiled there")
 
 
 def test_a_port_in_use_is_the_users_to_change(public_path: Path) -> None:

@@ -15,7 +15,7 @@ from factories import failure, package, plan
 from rich.console import Console
 
 from cluster import report
-from cluster.model import Action, Compiles, Cpv, Job, Outcome, Plan, Result, Verdict
+from cluster.model import Action, Compiles, Cpv, Job, Outcome, Plan, Result, Served, Verdict
 
 A, B, C, D = (Cpv(f"cat/{name}-1") for name in "abcd")
 
@@ -91,6 +91,7 @@ def test_build_json_is_the_contract() -> None:
         "blocked",
         "skipped",
         "compiles",
+        "distcc",
         "seconds",
         "packages",
         "left_out",
@@ -121,6 +122,34 @@ def test_summary_names_what_failed_and_what_that_blocks() -> None:
     assert f"blocked {C}: needs {B}, which failed" in lines
     assert f"1 built, 1 failed, 1 blocked, 1 skipped in 55 s; compiles: {Compiles(93, 5, 2, 7, 3)}" in lines
     assert "binhost: /binhost/arm64" in lines
+
+
+def pooled_result() -> Result:
+    served = ((Served("b", 40, 0, 2.5, 900), Served("a", 100, 2)), (Served("a", 20, seconds=1.5, wire_bytes=100),))
+    outcomes = tuple(Outcome(cpv, Verdict.BUILT, served=hosts) for cpv, hosts in zip((B, D), served, strict=True))
+    return Result(a_plan(), outcomes, 55.25, BINHOST)
+
+
+def test_summary_says_which_hosts_compiled() -> None:
+    console, stream = text_console()
+    report.summary(console, pooled_result())
+    assert "distcc: a 120 (2 failed), b 40" in stream.getvalue().splitlines()
+
+
+def test_summary_says_nothing_of_a_pool_where_there_is_none() -> None:
+    console, stream = text_console()
+    report.summary(console, a_result())
+    assert "distcc:" not in stream.getvalue()
+
+
+def test_build_json_says_which_hosts_compiled_of_all_and_of_each_package() -> None:
+    said = report.build_json(pooled_result())
+    assert said["distcc"] == {
+        "a": {"compiled": 120, "failed": 2, "seconds": 1.5, "wire_bytes": 100},
+        "b": {"compiled": 40, "failed": 0, "seconds": 2.5, "wire_bytes": 900},
+    }
+    assert said["packages"][D]["distcc"] == {"a": {"compiled": 20, "failed": 0, "seconds": 1.5, "wire_bytes": 100}}
+    assert report.build_json(a_result())["distcc"] == {}
 
 
 def test_summary_of_nothing_to_build() -> None:

@@ -154,6 +154,15 @@ def test_a_compiler_that_differs_is_not_taken(tmp_path: Path, name: str, before:
     assert bool(difference) == bool(said)
 
 
+def test_a_compiler_has_one_signature_and_another_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = host_root()
+    mine = sysroot.signature(root)
+    assert mine == sysroot.signature(root)
+    ask = sysroot.ask
+    monkeypatch.setattr(sysroot, "ask", lambda box, driver, words: ask(box, driver, [*words, "-DNEW"]))
+    assert sysroot.signature(root) != mine
+
+
 def test_a_file_of_no_bind_is_in_no_sandbox(tmp_path: Path) -> None:
     box = replace(host_root().sandbox, binds=((tmp_path, PurePosixPath("/usr")),))
     assert box.host_path(PurePosixPath("/usr/include/x.h")) == tmp_path / "include/x.h"

@@ -15,9 +15,11 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.host import distcc
 from cluster.host.hostcompiler import CrossCompiler, HostCompiler
+from cluster.host.pool import Pool
+from cluster.host.relay import Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
-from cluster.model import Compiles, Usage
+from cluster.model import Compiles, Served, Usage
 from cluster.node import build as builds
 from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
@@ -56,6 +58,8 @@ class Builder:
     distcc_hosts: str = ""
     """DISTCC_HOSTS of its nodes; "" for no distccd."""
     compiler: HostCompiler | None = None
+    relay: Relay | None = None
+    """To the distccds of other hosts; None where there are none."""
 
     def build(self, work: Work, node: str, log: Path, entered: Entered) -> Product:
         """Build `work` in the fresh node `node`, a name that no other node of this host has, short enough for sockets.
@@ -64,8 +68,8 @@ class Builder:
         is told of each phase. A build that fails is a value. Raises NodeLost when the node is at fault, and other
         ClusterErrors when this machine is.
         """
-        work = replace(work, settings=replace(work.settings, distcc_hosts=self.distcc_hosts))
-        with self.live.node_directory(node) as directory:
+        with self._distcc(work) as (hosts, served), self.live.node_directory(node) as directory:
+            work = replace(work, settings=replace(work.settings, distcc_hosts=hosts))
             with log.open("wb", buffering=0) as stream:
                 built, tally = self._build(work, directory, log, stream.write, entered)
             compiles = distcc.count(built.distcc_log) + _counted(tally)
@@ -73,7 +77,12 @@ class Builder:
             if built.binpkg is not None:
                 built = replace(built, binpkg=built.binpkg.rename(self.live.results(node) / built.binpkg.name))
         built = replace(built, usage=_with_compiles(built.usage, tally))
-        return Product(built, compiles, tally.audited, tuple(tally.differing))
+        return Product(built, compiles, tally.audited, tuple(tally.differing), served())
+
+    def pool(self, pool: Pool) -> None:
+        """Which distccds packages that are being built may use from now on."""
+        if self.relay is not None:
+            self.relay.use(pool)
 
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of the compile server's slots each node has."""
@@ -83,6 +92,15 @@ class Builder:
     def stop(self) -> None:
         """End all nodes, and let no new one start."""
         self.live.stop()
+
+    @contextmanager
+    def _distcc(self, work: Work) -> Iterator[tuple[str, Callable[[], tuple[Served, ...]]]]:
+        """DISTCC_HOSTS for the node of `work`, and what each host of the pool did for it by now."""
+        if self.relay is None or not self.relay.is_worth_it or not self.distcc_hosts:
+            yield self.distcc_hosts, tuple
+            return
+        with self.relay.job(work.package.cpv, work.settings.jobs) as access:
+            yield access.offload.hosts, access.served
 
     def _build(
         self, work: Work, directory: Path, log: Path, output: Callable[[bytes], object], entered: Entered

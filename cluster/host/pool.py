@@ -12,7 +12,6 @@ from typing import Final
 from cluster.errors import InputError
 
 LOOPBACK: Final = "127.0.0.1"
-_FIRST_WAIT_S = 5.0
 _MOST_WAIT_S = 300.0
 _FORGET_S = 300.0
 _SLOW = 4.0
@@ -112,10 +111,9 @@ class Standing:
         """It is in; what is known of its pace is of another time if it was out."""
         return replace(self, out="", since=now, pace=Pace()) if self.out else self
 
-    @property
-    def wait_s(self) -> float:
-        """How long it is left alone before it is tried again."""
-        return min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(self.failures - 1, 10))
+    def wait_s(self, first_s: float) -> float:
+        """How long it is left alone before it is tried again: `first_s` at first, twice that the next time."""
+        return min(_MOST_WAIT_S, first_s * 2.0 ** min(self.failures - 1, 10))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from cluster.errors import ClusterError
 from cluster.host import distccprotocol, pool
+from cluster.host.distcc import Offload
 from cluster.host.pool import Load, Member, Pace, Pool, Standing
 from cluster.model import Served
 
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-GATEWAY: Final = "10.0.2.2"
-"""The host's loopback in QEMU's user network."""
 _CLIENT_S = 300.0
 """How long a client waits for an answer (distcc's DISTCC_IO_TIMEOUT), and preprocesses at most."""
 _CONNECT_S = 5.0
@@ -41,12 +40,14 @@ _MEASURE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a member is looked at; both together are less than a minute."""
+    """When a member is looked at; the first two together are less than a minute."""
 
     every_s: float = 15.0
     """Between two probes of a member that has work."""
     probe_s: float = 20.0
     """What a probe may take: a compile of one line."""
+    again_s: float = 5.0
+    """From taking a member out to trying it again, the first time."""
 
 
 class Unserved(ClusterError):
@@ -123,8 +124,7 @@ class _Job:
 class Access:
     """How a package's node reaches the pool, and what came of it."""
 
-    hosts: str
-    """DISTCC_HOSTS."""
+    offload: Offload
     served: Callable[[], tuple[Served, ...]]
     """By host; to be asked after the node is gone, too."""
 
@@ -157,6 +157,11 @@ class Relay:
             self._thread.join(_CALL_S)
             self._loop.close()
 
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether there is more to choose from than the one distccd that nodes can have without a relay."""
+        return len(self._pool.members) > 1
+
     def use(self, wanted: Pool) -> None:
         """Go by `wanted` from now on; what is known of members that stay is kept."""
         self._call(self._use(wanted))
@@ -174,9 +179,8 @@ class Relay:
         job = _Job(package, most=slots * _CROWD)
         server = self._call(self._listen(job))
         try:
-            port = server.sockets[0].getsockname()[1]
-            options = ",lzo" if self._pool.lzo else ""
-            yield Access(f"{GATEWAY}:{port}/{slots}{options}", lambda: tuple(job.served.values()))
+            offload = Offload(server.sockets[0].getsockname()[1], slots, self._pool.lzo)
+            yield Access(offload, lambda: tuple(job.served.values()))
         finally:
             self._call(_close(server, job))
 
@@ -283,7 +287,7 @@ class Relay:
         """Probe a member that has work or is out, now and then, and at once when a compile failed."""
         while True:
             if seat.standing.out:
-                await asyncio.sleep(seat.standing.wait_s)
+                await asyncio.sleep(seat.standing.wait_s(self._timing.again_s))
             else:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(seat.doubted.wait(), self._timing.every_s)

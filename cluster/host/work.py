@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.model import Compiles, Cpv, Package
+from cluster.model import Compiles, Cpv, Package, Served
 from cluster.node.build import Built, Limits
 from cluster.node.job import Settings
 
@@ -40,6 +40,8 @@ class Product:
     """How many compiles were done in the node as well."""
     differing: tuple[str, ...] = ()
     """Those of them that came out different, a line each."""
+    served: tuple[Served, ...] = ()
+    """Which hosts of the distcc pool did those that went to distcc; empty without a pool."""
 
     @property
     def failure(self) -> str:

@@ -253,6 +253,18 @@ def disagreement(root: Root, signature: Path) -> str:
     return ""
 
 
+def signature(root: Root) -> str:
+    """One word for the version and predefined macros of the root's compiler, which `disagreement` compares.
+
+    Compilers of one signature make one object of one preprocessed source.
+    """
+    digest = hashlib.sha256(_version(ask(root.sandbox, _driver("c"), ["-v"]).stderr).encode())
+    for language in LANGUAGES:
+        macros = ask(root.sandbox, _driver(language), ["-dM", "-E", "-x", language, "/dev/null"]).stdout
+        digest.update(b"\n".join(sorted(macros.splitlines())))
+    return digest.hexdigest()
+
+
 def _version(said: bytes) -> str:
     """The compiler's full version in what `gcc -v` printed."""
     found = re.search(r"^gcc version (.*?) *$", said.decode(errors="replace"), re.MULTILINE)

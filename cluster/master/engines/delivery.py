@@ -69,6 +69,7 @@ class Delivery:
             jobs=self._settings(job).jobs,
             source_bytes=job.package.source_bytes,
             compiles=product.compiles if product else Compiles(),
+            served=product.served if product else (),
             log=self.log(job.package),
             binpkg=self.binhost.path(job.package.cpv) if verdict is Verdict.BUILT else None,
             reason=reason,
