@@ -102,6 +102,11 @@ async def after_a_while() -> bytes:
     return REPLY
 
 
+async def slowly() -> bytes:
+    await asyncio.sleep(0.3)
+    return REPLY
+
+
 async def cut() -> bytes:
     return REPLY[:-1]
 
@@ -196,6 +201,16 @@ def test_a_member_that_says_nothing_is_out_and_what_it_had_is_done_elsewhere(tmp
             assert ask(access.offload.port) == REPLY
             assert relay.out() == {"dead": "a line was not compiled within 0.5 s"}
             assert {one.host: (one.compiled, one.failed) for one in access.served()} == {"dead": (0, 1), "good": (1, 0)}
+
+
+def test_a_member_that_is_much_slower_than_the_others_is_out() -> None:
+    timing = Timing(every_s=0.05, again_s=60.0)
+    with Fake(slowly) as slow, Fake(at_once) as good, Relay("gcc", "here", timing) as relay, ExitStack() as stack:
+        relay.use(Pool((member("slow", slow.port, 8), member("good", good.port, 8))))
+        port = stack.enter_context(relay.job(PACKAGE, 16)).offload.port
+        with ThreadPoolExecutor(16) as threads:
+            assert eventually(lambda: set(threads.map(ask, [port] * 32)) == {REPLY} and bool(relay.out()))
+        assert relay.out() == {"slow": "much slower than the others"}
 
 
 @pytest.mark.parametrize("answer", [cut, killed])
