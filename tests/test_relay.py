@@ -189,7 +189,6 @@ def test_a_member_that_is_killed_costs_no_compile_and_comes_back(tmp_path: Path,
             build(tmp_path, port, 8)
             after = {one.host: one for one in access.served()}
     assert after["b"].compiled > before["b"] > 0
-    assert after["b"].failed > 0
     assert after["here"].failed == 0
 
 
