@@ -33,6 +33,7 @@ _VERBS = {
     "build": ("build", "verify"),
     "simulate": ("simulate",),
     "ec2": ("ec2_plan", "ec2_catalogue"),
+    "rental": ("ec2_up", "ec2_status", "ec2_down", "ec2_reap", "ec2_policy"),
     "stage": ("stage_build", "stage_kernel", "stage_list", "stage_show", "stage_remove"),
     "binhost": ("binhost_serve", "binhost_list", "binhost_push", "binhost_pull"),
     "tree": ("tree_sync", "tree_status"),
@@ -64,7 +65,8 @@ def _app(*, whole: bool) -> App:
         for function in functions:
             place = f"cluster.verbs.{module}"
             verb = getattr(importlib.import_module(place), function) if whole else f"{place}:{function}"
-            groups.get(module, app).command(verb, name=function.removeprefix(f"{module}_"))
+            noun = function.partition("_")[0]
+            groups.get(noun, app).command(verb, name=function.removeprefix(f"{noun}_"))
     app.command(targets)
     app.command(show_config, name="config")
     return app

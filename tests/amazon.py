@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from botocore.loaders import Loader
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.fleets import Fleet
@@ -24,6 +25,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 REGION = "us-east-1"
+_LOADER = Loader()  # one for all, which keeps what it has read: megabytes for each client
 DEBIAN = "/aws/service/debian/release/12/latest/"
 
 
@@ -161,6 +163,7 @@ def serving() -> Iterator[Amazon]:
 
 def configure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """The environment of a client of the server at `url`."""
+    monkeypatch.setattr("botocore.session.create_loader", lambda path=None: _LOADER)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)

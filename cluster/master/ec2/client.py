@@ -15,11 +15,12 @@ from cluster.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     import boto3
-    from botocore import config, exceptions
+    from botocore import config, exceptions, parsers
 else:
     boto3 = lazy.module("boto3")
     config = lazy.module("botocore.config")
     exceptions = lazy.module("botocore.exceptions")
+    parsers = lazy.module("botocore.parsers")
 
 _ATTEMPTS = 8
 _CONNECT_S = 10
@@ -107,5 +108,5 @@ def _translated(action: str) -> Iterator[None]:
         raise Refused(action, said.get("Code", "?"), said.get("Message", str(error))) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound) as error:
         raise InputError(f"there are no AWS credentials: {str(error).rstrip('.')}", _CREDENTIALS) from error
-    except exceptions.BotoCoreError as error:
+    except (exceptions.BotoCoreError, parsers.ResponseParserError) as error:
         raise MachineError(f"AWS cannot be asked for {action}", str(error)) from error

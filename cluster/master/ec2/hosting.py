@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.master.ec2 import userdata
 from cluster.master.ec2.joining import Welcome
-from cluster.master.ec2.rental import Instance, Rental, Rentals
+from cluster.master.ec2.rental import Instance, Rentals
 from cluster.master.hosts import link
 from cluster.master.hosts.registry import Machine, Registry
 
@@ -36,15 +36,20 @@ def machine(instance: Instance, host_key: str, nodes: Mapping[str, int], drivers
 
 
 def welcome(
-    rental: Rental, host_key: str, registry: Registry, identity: Path, drivers: Mapping[str, str], prepare: Prepare
+    host_key: str,
+    registry: Registry,
+    identity: Path,
+    drivers: Callable[[str], Mapping[str, str]],
+    prepare: Prepare,
 ) -> Welcome:
-    """What takes the instances of `rental` into `registry`, with nodes for the targets that `drivers` names.
+    """What takes instances into `registry`, with nodes for the targets that `drivers` says of their types.
 
     Each has to answer with `host_key`, to let `identity` in, to have its first boot over, and to be fit.
     """
 
     def take(instance: Instance, deadline_s: float) -> None:
-        host = machine(instance, host_key, dict.fromkeys(drivers, 0), drivers)
+        driven = drivers(instance.type)
+        host = machine(instance, host_key, dict.fromkeys(driven, 0), driven)
         with link.connect(host, identity, deadline_s=deadline_s) as connection:
             link.command(host, connection, _BOOTED, deadline_s=_BOOTED_S)
         registry.save(prepare(host))
@@ -52,9 +57,9 @@ def welcome(
     return take
 
 
-def forget(registry: Registry, rentals: Rentals, run: str) -> None:
-    """Take the instances of a rental out of the registry."""
-    ids = {one.id for one in rentals.get(run).instances}
+def tidy(registry: Registry, rentals: Rentals) -> None:
+    """Take out of the registry what was rented and is not there any more."""
+    living = {instance.id for rental in rentals.all() for instance in rental.living}
     for one in registry.all():
-        if one.rented in ids:
+        if one.rented and one.rented not in living:
             registry.remove(one.name)
