@@ -26,7 +26,10 @@ _ATTEMPTS = 8
 _CONNECT_S = 10
 _READ_S = 60  # of an instant fleet, which answers when its instances are there
 _CREDENTIALS = "name some by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials"
+_QUOTA = "the account may have no more vCPUs of that kind there: ask AWS for more (service quotas), or end some"
 _MENDS = {
+    "VcpuLimitExceeded": _QUOTA,
+    "MaxSpotInstanceCountExceeded": _QUOTA,
     "AuthFailure": f"the credentials are not valid, or the region is not enabled in this account: {_CREDENTIALS}",
     "InvalidClientTokenId": _CREDENTIALS,
     "UnrecognizedClientException": _CREDENTIALS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cluster.master.ec2 import userdata
+from cluster.master.ec2 import notices, userdata
 from cluster.master.ec2.joining import Welcome
 from cluster.master.ec2.rental import Instance, Rentals
 from cluster.master.hosts import link
@@ -52,9 +52,14 @@ def welcome(
         host = machine(instance, host_key, dict.fromkeys(driven, 0), driven)
         with link.connect(host, identity, deadline_s=deadline_s) as connection:
             link.command(host, connection, _BOOTED, deadline_s=_BOOTED_S)
-        registry.save(prepare(host))
+        with notices.watching((host,), identity, _heed_not):  # setting up may take longer than it bears silence
+            registry.save(prepare(host))
 
     return take
+
+
+def _heed_not(news: notices.News) -> None:
+    """An instance that is taken back before it has worked fails to be set up, which is said then."""
 
 
 def tidy(registry: Registry, rentals: Rentals) -> None:

@@ -191,7 +191,7 @@ class Rentals:
             known = ", ".join(one.run for one in self.all()) or "none"
             raise InputError(f"no rental is called {run!r}", f"known: {known}") from None
         except ValidationError as error:
-            mend = "`cluster ec2 reap --all --yes` ends what it had, then remove the directory"
+            mend = "remove its directory, and `cluster ec2 reap --all --yes` ends what it had"
             raise MachineError(f"{path} is not a record of a rental", mend) from error
 
     def is_held(self, run: str) -> bool:
