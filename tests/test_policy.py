@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from cluster import paths
 from cluster.cli import run
 from cluster.master.ec2 import hosting, joining, policy, reaper, refresh
 from cluster.master.ec2.client import Cloud
-from cluster.master.ec2.rental import TAG, Instance, Rentals, State
+from cluster.master.ec2.rental import TAG, Instance, Rentals, Span, State
 from cluster.master.hosts.registry import Registry
 from cluster.master.hosts.registry import State as HostState
 from tests import amazon as amazons
@@ -116,6 +117,9 @@ def test_a_rental_is_shown_with_its_bill_and_let_go(amazon: Amazon, capsys: pyte
     assert "2 c7g" not in (said := capsys.readouterr().out)
     assert made["run"] in said
     assert "--budget 20" in said
+    host = made["instances"][0]["name"]
+    Rentals(directories.rentals).note(made["run"], [Span("app-arch/gzip-1.13", host, 0.0, 9.0)])
+    assert list(answer(capsys, "ec2", "status")["rentals"][0]["bill"]["packages"]) == ["app-arch/gzip-1.13"]
     [ended] = answer(capsys, "ec2", "down", made["run"])["rentals"]
     assert ended["state"] == "ended"
     assert not amazon.running()
@@ -171,6 +175,20 @@ def test_without_credentials_nothing_is_rented(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert run([*UP, "--instances", "c7g.large=1"]) == 1
     assert "no AWS credentials" in capsys.readouterr().err
+
+
+def test_secrets_are_not_logged_even_when_all_is(
+    amazon: Amazon, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert run([*UP, "--instances", "c7g.large=1", "--debug"]) == 0
+    assert run(["ec2", "down", "--debug"]) == 0
+    said = "".join((caplog.text, *capsys.readouterr()))
+    [rental] = Rentals(paths.directories().rentals).all()
+    host_key = (Rentals(paths.directories().rentals).place(rental.run) / "host_key").read_text().splitlines()[1]
+    assert rental.run in said
+    assert host_key not in said
+    assert "not-to-be-logged" not in said
 
 
 def test_reap_leaves_what_is_up_and_what_others_have(amazon: Amazon, capsys: pytest.CaptureFixture[str]) -> None:
