@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tarfile
@@ -66,6 +67,15 @@ def test_another_source_version_or_machine_makes_another(
     after = wheels.ensure(tmp_path / "cache", lambda text: None)
     assert before.key != after.key
     assert len(made) == 2
+
+
+def test_only_the_newest_archives_are_kept(made: list[str], tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / "source.py").write_text(str(number))
+        newest = wheels.ensure(tmp_path / "cache", lambda text: None).archive
+        os.utime(newest, (number, number))
+    kept = sorted(newest.parent.glob("*.tar"), key=lambda path: path.stat().st_mtime)
+    assert [path.stat().st_mtime for path in kept] == [2, 3, 4]
 
 
 def test_wheels_suit_their_own_architecture_and_python() -> None:

@@ -30,6 +30,7 @@ _NAME = "portage-cluster"
 _DATA = ("overlays", "stage-images", "ec2", "profiles")
 _PACKAGE = Path(paths.__file__).parent
 _MAKE_S = 1800.0
+_KEPT = 3  # of versions
 _INSTALLERS = ("INSTALLER", "REQUESTED", "direct_url.json", "RECORD.jws")
 
 
@@ -67,6 +68,8 @@ def ensure(cache: Path, say: Callable[[str], object]) -> Wheelhouse:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as scratch:
                 _make(Path(scratch), versions)
                 paths.publish(archive, lambda part: _pack(Path(scratch), part))
+            for old in sorted(directory.glob("*.tar"), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+                old.unlink()
     return Wheelhouse(archive, arch, python)
 
 
