@@ -64,6 +64,12 @@ class Node(_Section):
     boot_s: _Seconds
 
 
+class Hosts(_Section):
+    """`[hosts]`"""
+
+    quarantine_after: _Positive
+
+
 class Limits(_Section):
     """`[limits]`"""
 
@@ -230,6 +236,7 @@ class Config(_Section):
 
     build: Build
     node: Node
+    hosts: Hosts
     limits: Limits
     distcc: Distcc
     compile: Compile

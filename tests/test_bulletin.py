@@ -12,7 +12,7 @@ from factories import package, plan
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import eventually
-from test_dispatch import COMPILES, TWO, FakeEngine, FakeProgress, todo
+from test_dispatch import COMPILES, FakeEngine, FakeProgress, todo
 from test_explanation import moments
 from test_schedule import ONE, OURS, begin, built, task
 
@@ -20,7 +20,6 @@ from cluster.errors import InputError
 from cluster.master import bulletin, dispatch
 from cluster.master.bulletin import Bulletin, Past, Phase, Publisher
 from cluster.master.schedule import lookahead
-from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.outlook import outlook
 from cluster.master.schedule.saved import restore, save
 from cluster.master.schedule.simulation import Stay
@@ -40,7 +39,6 @@ def build(what: Plan, engine: FakeEngine, watcher: Publisher, progress: FakeProg
         dispatch.run(
             what,
             engine,
-            [Host("here", TWO)],
             attempts=2,
             todo=todo(what),
             compiles=COMPILES,

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduling import OURS, RULES, A, B, graphs, machines, run, task
+from scheduling import FAST_AND_SLOW, OURS, RULES, A, B, C, graphs, machines, run, task
 
 from cluster.master.schedule import core, simulation, tasks
-from cluster.master.schedule.events import Action, Allowed, Event, Finished, Joined, Left, Rethink, Tick
+from cluster.master.schedule.events import (
+    Action,
+    Allowed,
+    Block,
+    Dispatch,
+    Drained,
+    Event,
+    Finished,
+    Joined,
+    Left,
+    Resumed,
+    Rethink,
+    Tick,
+)
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.state import Ranking, Rule, State, ranked
 from cluster.master.schedule.tasks import Task
@@ -35,7 +48,12 @@ def test_a_state_that_was_kept_is_as_it_was_and_leads_to_the_same_again(
     """Whatever happens: packages end sooner or later than expected or are lost, hosts come and go, rules change."""
     todo = tasks.of(some)
     real = tuple((number * seed % 7 + 1) * one.seconds / 4 for number, one in enumerate(some))
-    changes = (Left(20.0, on[0].name), Joined(25.0, on[0]), Allowed(40.0, 1), Allowed(60.0, 9))
+    last = on[-1].name
+    changes = (
+        Drained(10.0, last),
+        *(Left(20.0, on[0].name), Joined(25.0, on[0]), Allowed(40.0, 1), Allowed(60.0, 9)),
+        Resumed(70.0, last),
+    )
     world = simulation.World(real, fail_rate=0.2, seed=seed, hosts=changes)
     kept = Kept()
 
@@ -73,3 +91,152 @@ def test_another_rule_is_asked_for_after_what_this_one_starts() -> None:
     _, actions = core.schedule(state, Finished(99.0, A, Verdict.BUILT))
     assert actions[-1] == Rethink()
     assert len(actions) == 2
+
+
+# Hosts that come, go and are drained.
+
+EQUAL = (Host("one", ("1",)), Host("two", ("2",)))
+
+
+def begin(*some: Task, on: tuple[Host, ...] = EQUAL, attempts: int = 3) -> tuple[State, tuple[Action, ...]]:
+    todo = tasks.of(some)
+    return core.schedule(core.start(todo, on, ranked(OURS, todo), attempts), Tick(0.0))
+
+
+def after(state: State, *happened: Event) -> tuple[State, list[Action]]:
+    """Where that leads to, and what is to be done of it but thinking."""
+    actions: list[Action] = []
+    for event in happened:
+        state, more = core.schedule(state, event)
+        actions += [action for action in more if isinstance(action, Dispatch | Block)]
+    return state, actions
+
+
+def test_a_host_that_is_drained_ends_what_it_has_and_is_given_nothing_more() -> None:
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0), task(C))
+    state, actions = after(state, Drained(1.0, "one"), Finished(30.0, A, Verdict.BUILT))
+    assert actions == []
+    assert [host.name for host in state.usable] == ["two"]
+    state, actions = after(state, Finished(31.0, B, Verdict.BUILT))
+    assert actions == [Dispatch(C, "2", 1)]
+
+
+def test_a_host_that_is_resumed_is_given_packages_beside_what_it_still_has() -> None:
+    both = (Host("here", ("1", "2")),)
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0), task(C), on=both)
+    state, actions = after(state, Drained(1.0, "here"), Finished(20.0, B, Verdict.BUILT), Resumed(25.0, "here"))
+    assert actions == [Dispatch(C, "2", 1)]
+    state, _ = after(state, Finished(30.0, A, Verdict.BUILT), Finished(40.0, C, Verdict.BUILT))
+    assert state.done
+
+
+def test_a_drained_host_is_not_waited_for_however_fast_it_is() -> None:
+    state, _ = begin(task(A, seconds=40.0), task(B, seconds=39.0), on=FAST_AND_SLOW)
+    _, actions = after(state, Drained(1.0, "fast"))
+    assert actions == [Dispatch(B, "slow", 1)]
+
+
+def test_what_a_drained_host_has_is_begun_elsewhere_when_it_leaves() -> None:
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0))
+    _, actions = after(state, Drained(1.0, "one"), Finished(20.0, B, Verdict.BUILT), Left(21.0, "one"))
+    assert actions == [Dispatch(A, "2", 1)]
+
+
+def test_a_host_that_is_there_does_not_come_nor_one_that_is_not_go() -> None:
+    state, _ = begin(task(A), task(B), task(C))
+    strange = (Joined(1.0, EQUAL[0]), Left(1.0, "three"), Drained(1.0, "three"), Resumed(1.0, "one"))
+    assert after(state, *strange) == (state, [])
+
+
+def test_what_comes_late_from_a_host_that_is_gone_counts_if_it_was_built_and_nothing_else_does() -> None:
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0), task(C, A))
+    state, actions = after(state, Left(1.0, "one"), Finished(2.0, A, Verdict.LOST), Finished(2.0, A, Verdict.FAILED))
+    assert actions == []
+    state, actions = after(state, Finished(3.0, A, Verdict.BUILT), Finished(4.0, A, Verdict.BUILT))
+    assert actions == []
+    state, actions = after(state, Finished(20.0, B, Verdict.BUILT))
+    assert actions == [Dispatch(C, "2", 1)]
+
+
+def test_the_last_attempt_at_a_lost_package_is_on_another_host_if_there_is_one() -> None:
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0))
+    state, actions = after(state, Finished(1.0, A, Verdict.LOST), Finished(2.0, A, Verdict.LOST))
+    assert actions == [Dispatch(A, "1", 2)]
+    state, actions = after(state, Finished(20.0, B, Verdict.BUILT))
+    assert actions == [Dispatch(A, "2", 3)]
+    _, actions = after(state, Left(21.0, "two"))
+    assert actions == [Dispatch(A, "1", 3)]
+
+
+def test_a_package_that_fails_is_tried_once_more_on_another_host_before_it_has_failed() -> None:
+    state, _ = begin(task(A, seconds=30.0), task(B, seconds=20.0), task(C, A))
+    assert core.doubted(state, A, Verdict.FAILED)
+    state, actions = after(state, Finished(1.0, A, Verdict.FAILED), Finished(20.0, B, Verdict.BUILT))
+    assert actions == [Dispatch(A, "2", 2)]
+    assert not core.doubted(state, A, Verdict.FAILED)
+    state, actions = after(state, Finished(21.0, A, Verdict.FAILED))
+    assert actions == [Block(C, A)]
+    assert state.done
+
+
+def test_what_fails_on_a_trusted_host_or_on_the_only_one_has_failed() -> None:
+    trusted = Host("one", ("1",), trusted=True)
+    for on in ((trusted, EQUAL[1]), EQUAL[:1]):
+        state, _ = begin(task(A, seconds=30.0), task(B, A), on=on)
+        assert not core.doubted(state, A, Verdict.FAILED)
+        _, actions = after(state, Finished(1.0, A, Verdict.FAILED))
+        assert actions == [Block(B, A)]
+
+
+def whole(state: State) -> None:
+    """Every package is in one place, every node has one package, and what is drained is in no pool."""
+    waiting = [place for _, place in state.ready]
+    everything = [*waiting, *state.missing, *state.running, *state.ended]
+    blocked = [place for place in state.missing if place in state.ended]
+    assert sorted(everything) == sorted([*range(len(state.tasks)), *blocked])
+    for name, host in state.hosts.items():
+        nodes = [running.node for running in state.running.values() if running.host == name]
+        assert sorted([*nodes, *state.rooms[name].nodes]) == sorted(host.nodes)
+    assert all(running.host in state.hosts for running in state.running.values())
+    idle = [name for pool in state.pools for name in pool.idle]
+    assert sorted(idle) == sorted(host.name for host in state.usable if state.rooms[host.name].nodes)
+    busy = [place for pool in state.pools for _, place in pool.busy]
+    assert sorted(busy) == sorted(p for p, one in state.running.items() if one.host not in state.drained)
+    usable = {host.name for host in state.usable}
+    assert not any(usable and usable <= names for names in state.shunned.values())
+
+
+def happening(state: State, on: tuple[Host, ...], at: float, choice: int) -> Event:
+    """One of all that might happen to a run, sensible or not."""
+    host = on[choice // 7 % len(on)]
+    cpv = state.tasks.all[choice // 7 % len(state.tasks)].cpv
+    if state.running and choice % 7 > 3:
+        cpv = state.tasks.all[sorted(state.running)[choice // 7 % len(state.running)]].cpv
+        return Finished(at, cpv, (Verdict.BUILT, Verdict.LOST, Verdict.FAILED)[choice % 7 - 4])
+    late = Finished(at, cpv, Verdict.BUILT) if state.tasks.places[cpv] not in state.running else Tick(at)
+    return (Joined(at, host), Left(at, host.name), (Drained, Resumed)[choice % 2](at, host.name), late)[choice % 4]
+
+
+@settings(max_examples=60)
+@given(graphs(), machines(), RULES, st.lists(st.integers(0, 10**6), max_size=40))
+def test_whatever_happens_to_hosts_no_package_is_lost_nor_at_two_places_and_all_end(
+    some: list[Task], on: tuple[Host, ...], rule: Rule, choices: list[int]
+) -> None:
+    todo = tasks.of(some)
+    state, actions = core.schedule(core.start(todo, on, ranked(rule, todo), 2), Tick(0.0))
+    for at, choice in enumerate(choices, 1):
+        before = state
+        state, actions = core.schedule(state, happening(state, on, float(at), choice))
+        whole(state)
+        for action in actions:
+            if isinstance(action, Dispatch):
+                assert before.ended.get(todo.places[action.cpv]) is None
+                assert state.running[todo.places[action.cpv]].host in {host.name for host in state.usable}
+    at = float(len(choices))
+    for event in [event for host in on for event in (Joined(at, host), Resumed(at, host.name))]:
+        state, _ = core.schedule(state, event)
+        whole(state)
+    trace = simulation.run(state, simulation.expected(state), now=at)
+    assert trace.state.done
+    built = [stay.cpv for stay in trace.stays if stay.verdict is Verdict.BUILT]
+    assert len(built) == len(set(built)) == len(todo) - len(state.ended)

@@ -15,11 +15,12 @@ from factories import package, plan
 
 from cluster.master import dispatch
 from cluster.master.claims import Sharing
+from cluster.master.engines.engine import Came, Change, Draining, Ended, Resumed, Went
 from cluster.master.estimate import Basis, Estimate
 from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.tasks import Tasks
-from cluster.model import Action, Job, Outcome, Package, Plan, Verdict
+from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
 
 A, B, C, D = (f"cat/{name}-1" for name in "abcd")
 TWO = ("node-1", "node-2")
@@ -32,6 +33,7 @@ class FakeEngine:
     """Ends each job as `script` says, attempt by attempt, else as built; "hang" waits for stop()."""
 
     script: Mapping[str, tuple[Verdict | BaseException | str, ...]] = field(default_factory=dict)
+    hosts: tuple[Host, ...] = (Host("here", TWO),)
     jobs: list[tuple[str, int]] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     """Nodes that were given two jobs at once."""
@@ -40,11 +42,31 @@ class FakeEngine:
     shares: list[dict[str, int]] = field(default_factory=list)
     """What each node was given of the compile slots, from time to time."""
     stops: int = 0
+    abandoned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._stopped = threading.Event()
+
+    def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
+        self.hear = hear
+        return self.hosts
+
+    def expects(self) -> bool:
+        return False
+
+    def start(self, job: Job, node: str, entered: Callable[[str], None], ended: Ended) -> None:
+        threading.Thread(target=self._work, args=(job, node, entered, ended), daemon=True).start()
+
+    def _work(self, job: Job, node: str, entered: Callable[[str], None], ended: Ended) -> None:
+        try:
+            ended(self.run(job, node, entered))
+        except BaseException as error:
+            ended(error)
+
+    def abandon(self, node: str) -> None:
+        self.abandoned.append(node)
 
     def run(self, job: Job, node: str, entered: Callable[[str], None]) -> Outcome:
         cpv = job.package.cpv
@@ -82,6 +104,7 @@ class FakeProgress:
         self.starts: list[str] = []
         self.phases: defaultdict[str, list[str]] = defaultdict(list)
         self.ends: list[Outcome] = []
+        self.warnings: list[str] = []
         self._interrupt_at = interrupt_at
 
     def dispatched(self, job: Job, node: str) -> None:
@@ -97,6 +120,9 @@ class FakeProgress:
 
     def tick(self) -> None:
         pass
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 def todo(what: Plan, past: Mapping[str, float] | None = None, urgent: Sequence[str] = (), **estimate: float) -> Tasks:
@@ -116,10 +142,10 @@ def run(
     past: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, Outcome], list[Outcome]]:
     recorded: list[Outcome] = []
+    engine.hosts = (Host("here", nodes),)
     outcomes = dispatch.run(
         what,
         engine,
-        [Host("here", nodes)],
         attempts=attempts,
         todo=todo(what, past or {}),
         compiles=COMPILES,
@@ -217,7 +243,6 @@ def test_a_journal_that_cannot_be_written_stops_the_engine() -> None:
         dispatch.run(
             plan(package(A), package(B)),
             engine,
-            [Host("here", TWO)],
             attempts=1,
             todo=todo(plan(package(A), package(B))),
             compiles=COMPILES,
@@ -251,7 +276,6 @@ def test_a_package_to_check_is_settled_when_what_it_requires_is_there(
     outcomes = dispatch.run(
         made,
         engine,
-        [Host("here", TWO)],
         attempts=1,
         todo=todo(made),
         compiles=COMPILES,
@@ -270,7 +294,6 @@ def test_jobs_and_slots_are_by_what_packages_kept_busy() -> None:
     dispatch.run(
         made,
         engine,
-        [Host("here", TWO)],
         attempts=1,
         todo=todo(made, {A: 99.0}, parallelism=1.4),
         compiles=COMPILES,
@@ -300,10 +323,10 @@ class Answers:
 
 def shared(what: Plan, engine: FakeEngine, part: dispatch.Part, nodes: int = 2, *urgent: str) -> tuple[Outcome, ...]:
     """A run on nodes that it has not for itself."""
+    engine.hosts = (Host("here", tuple(f"node-{number}" for number in range(nodes))),)
     return dispatch.run(
         what,
         engine,
-        [Host("here", tuple(f"node-{number}" for number in range(nodes)))],
         attempts=1,
         todo=todo(what, urgent=urgent),
         compiles=COMPILES,
@@ -424,3 +447,206 @@ def test_an_urgent_run_has_the_next_turn(tmp_path: Path, monkeypatch: pytest.Mon
     assert {outcome.verdict for outcome in outcomes} == {Verdict.BUILT}
     assert [cpv for cpv in machine.begun if cpv != ASKED] == [A, D, B, C]
     assert machine.most == 1
+
+
+# Hosts that come and go.
+
+EAST, WEST = Host("east", ("east:1",), 2.0), Host("west", ("west:1",))
+
+
+@dataclass
+class Hand:
+    """An engine in the test's hand: `moves` says what is done when a job is begun, by its node and package.
+
+    A job that none is told of is built at once. Where `coming` is set, hosts may come.
+    """
+
+    moves: Mapping[tuple[str, str], Callable[[Hand, Ended], None]] = field(default_factory=dict)
+    hosts: tuple[Host, ...] = (EAST, WEST)
+    coming: bool = False
+    begun: list[tuple[str, str, int]] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+    kept: dict[str, Ended] = field(default_factory=dict)
+    """Jobs that nothing was told of yet, by node."""
+
+    def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
+        self.hear = hear
+        return self.hosts
+
+    def expects(self) -> bool:
+        return self.coming
+
+    def start(self, job: Job, node: str, entered: Callable[[str], None], ended: Ended) -> None:
+        cpv = job.package.cpv
+        self.begun.append((node, cpv, job.attempt))
+        self.kept[node] = ended
+        self.moves.get((node, cpv), ends(Verdict.BUILT, node, cpv))(self, ended)
+
+    def abandon(self, node: str) -> None:
+        self.abandoned.append(node)
+        self.kept[node](Outcome(Cpv(C), Verdict.LOST, node))
+
+    def share(self, slots: Mapping[str, int]) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def ends(verdict: Verdict, node: str, cpv: str) -> Callable[[Hand, Ended], None]:
+    return lambda hand, ended: ended(Outcome(Cpv(cpv), verdict, node, reason=verdict.value))
+
+
+def tells(*changes: Change) -> Callable[[Hand, Ended], None]:
+    """The job does not end; the engine tells of `changes`."""
+
+    def move(hand: Hand, ended: Ended) -> None:
+        for change in changes:
+            hand.hear(change)
+
+    return move
+
+
+def handed(what: Plan, hand: Hand, **options: int) -> tuple[dict[str, Outcome], list[Outcome], FakeProgress]:
+    recorded: list[Outcome] = []
+    progress = FakeProgress()
+    outcomes = dispatch.run(
+        what,
+        hand,
+        todo=todo(what),
+        compiles=COMPILES,
+        progress=progress,
+        record=recorded.append,
+        **{"attempts": 1, **options},
+    )
+    return {outcome.cpv: outcome for outcome in outcomes}, recorded, progress
+
+
+def test_what_a_host_had_that_is_gone_is_built_elsewhere_and_costs_no_attempt() -> None:
+    hand = Hand({("east:1", A): tells(Went("east", "its line is dead"))})
+    outcomes, recorded, progress = handed(plan(package(A)), hand)
+    assert hand.begun == [("east:1", A, 1), ("west:1", A, 1)]
+    assert verdicts(outcomes) == {A: "built"}
+    assert [(one.verdict.value, one.node, one.reason) for one in recorded] == [
+        ("lost", "east:1", "east is gone: its line is dead"),
+        ("built", "west:1", "built"),
+    ]
+    assert progress.warnings == ["east is gone: its line is dead"]
+
+
+def test_a_host_that_comes_is_given_packages_and_its_speed_is_told() -> None:
+    hand = Hand({("west:1", A): tells(Came(EAST))}, hosts=(WEST,))
+    hand.moves = {**hand.moves, ("east:1", B): lambda hand, ended: finish_both(hand)}
+
+    def finish_both(hand: Hand) -> None:
+        ends(Verdict.BUILT, "west:1", A)(hand, hand.kept["west:1"])
+        ends(Verdict.BUILT, "east:1", B)(hand, hand.kept["east:1"])
+
+    outcomes, _, _ = handed(plan(package(A), package(B)), hand)
+    assert {cpv: (one.node, one.speed) for cpv, one in outcomes.items()} == {A: ("west:1", 1.0), B: ("east:1", 2.0)}
+
+
+def test_a_host_that_drains_ends_what_it_has_and_is_given_nothing_until_it_is_resumed() -> None:
+    def drain(hand: Hand, ended: Ended) -> None:
+        hand.hear(Draining("east", "asked to"))
+        ends(Verdict.BUILT, "east:1", A)(hand, ended)
+
+    def resume(hand: Hand, ended: Ended) -> None:
+        hand.hear(Resumed("east"))
+        ends(Verdict.BUILT, "west:1", B)(hand, ended)
+
+    hand = Hand({("east:1", A): drain, ("west:1", B): resume})
+    outcomes, _, progress = handed(plan(package(A), package(B, A), package(C, B)), hand)
+    assert set(verdicts(outcomes).values()) == {"built"}
+    assert [(node, cpv) for node, cpv, _ in hand.begun] == [("east:1", A), ("west:1", B), ("east:1", C)]
+    assert progress.warnings == ["east is given no more packages: asked to"]
+
+
+def test_without_a_host_a_run_waits_for_one_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
+    hand = Hand(hosts=(), coming=True)
+    ticks: list[int] = []
+
+    def tick(self: FakeProgress) -> None:
+        ticks.append(1)
+        if len(ticks) == 3:
+            hand.hear(Came(WEST))
+
+    monkeypatch.setattr(FakeProgress, "tick", tick)
+    outcomes, _, progress = handed(plan(package(A)), hand)
+    assert verdicts(outcomes) == {A: "built"}
+    assert progress.warnings == ["there is no host to build on: waiting for one"]
+
+
+def test_what_is_left_when_no_host_is_and_none_is_expected_is_lost_in_one_line() -> None:
+    hand = Hand({("west:1", B): tells(Went("west", "off"))}, hosts=(WEST,))
+    outcomes, _, progress = handed(plan(package(A), package(B, A), package(C, B), package(D, C)), hand)
+    assert verdicts(outcomes) == {A: "built", B: "lost", C: "lost", D: "lost"}
+    assert outcomes[D].reason == "no host is left to build it"
+    assert progress.warnings == [
+        "west is gone: off",
+        "no host is left and none is expected: 3 of 4 packages are not built",
+    ]
+
+
+def test_a_host_that_came_before_the_last_one_went_is_not_overlooked() -> None:
+    hand = Hand({("west:1", A): tells(Went("west", "off"), Came(EAST))}, hosts=(WEST,))
+    outcomes, _, _ = handed(plan(package(A)), hand)
+    assert verdicts(outcomes) == {A: "built"}
+
+
+def test_what_a_lost_host_built_after_all_is_taken_and_not_built_again() -> None:
+    def late(hand: Hand, ended: Ended) -> None:
+        hand.hear(Went("east", "silent"))
+        ends(Verdict.BUILT, "east:1", A)(hand, ended)
+
+    hand = Hand({("east:1", A): late}, hosts=(EAST,))
+    hand.coming = True
+    outcomes, _, _ = handed(plan(package(A)), hand)
+    assert hand.begun == [("east:1", A, 1)]
+    assert (outcomes[A].verdict, outcomes[A].node) == (Verdict.BUILT, "east:1")
+
+
+def test_what_came_late_is_taken_where_the_package_is_being_built_again_and_that_is_abandoned() -> None:
+    def late(hand: Hand, ended: Ended) -> None:
+        ends(Verdict.BUILT, "east:1", C)(hand, hand.kept["east:1"])
+
+    hand = Hand({("east:1", C): tells(Went("east", "silent")), ("west:1", C): late})
+    outcomes, recorded, _ = handed(plan(package(C), package(D, C)), hand)
+    assert hand.abandoned == ["west:1"]
+    assert hand.begun == [("east:1", C, 1), ("west:1", C, 1), ("west:1", D, 1)]
+    assert (outcomes[C].verdict, outcomes[C].node) == (Verdict.BUILT, "east:1")
+    assert [one.verdict.value for one in recorded] == ["lost", "built", "built"]
+
+
+def test_what_came_late_and_is_not_built_is_nothing() -> None:
+    def late(hand: Hand, ended: Ended) -> None:
+        ends(Verdict.FAILED, "east:1", A)(hand, hand.kept["east:1"])
+        ends(Verdict.BUILT, "west:1", A)(hand, ended)
+
+    hand = Hand({("east:1", A): tells(Went("east", "silent")), ("west:1", A): late})
+    outcomes, recorded, _ = handed(plan(package(A)), hand)
+    assert verdicts(outcomes) == {A: "built"}
+    assert [one.verdict.value for one in recorded] == ["lost", "built"]
+
+
+def test_a_package_fails_when_a_second_host_says_so_too() -> None:
+    moves = {(node, A): ends(Verdict.FAILED, node, A) for node in ("east:1", "west:1")}
+    hand = Hand(moves)
+    outcomes, recorded, _ = handed(plan(package(A), package(B, A)), hand)
+    assert verdicts(outcomes) == {A: "failed", B: "blocked"}
+    assert [(one.verdict.value, one.reason) for one in recorded[:2]] == [
+        ("lost", "failed on east, tried once more elsewhere: failed"),
+        ("failed", "failed"),
+    ]
+
+
+def test_a_host_whose_packages_are_built_elsewhere_is_given_no_more() -> None:
+    names = [f"cat/p{number}-1" for number in range(5)]
+    chain = [package(name, *names[:number]) for number, name in enumerate(names)]
+    hand = Hand({("east:1", name): ends(Verdict.FAILED, "east:1", name) for name in names})
+    outcomes, _, progress = handed(plan(*chain), hand, quarantine_after=2)
+    assert set(verdicts(outcomes).values()) == {"built"}
+    assert [cpv for node, cpv, _ in hand.begun if node == "east:1"] == names[:2]
+    why = "what failed or was lost there was built elsewhere: cat/p0-1, cat/p1-1"
+    assert progress.warnings == [f"east is given no more packages: {why}"]

@@ -180,3 +180,26 @@ def test_a_node_directory_goes_with_an_error(tmp_path: Path) -> None:
             fail(lambda: (place / "disk").touch())
         with run.node_directory("n1") as again:
             assert not list(again.iterdir())
+
+
+def test_a_node_that_is_ended_starts_nothing_more_until_it_has_another_directory(tmp_path: Path) -> None:
+    with Run(tmp_path) as run, sleeper() as first, sleeper() as other, sleeper() as second:
+        run.own(other.pid, "node-2")
+        with run.node_directory("node-1"):
+            run.own(first.pid, "node-1")
+            run.end("node-1")
+            assert first.wait(10) == -signal.SIGKILL
+            with pytest.raises(NodeLost, match="abandoned"):
+                run.own(second.pid, "node-1")
+        with run.node_directory("node-1"):
+            run.own(second.pid, "node-1")
+        assert (other.poll(), second.poll()) == (None, None)
+        run.stop()
+
+
+def test_what_a_node_left_behind_is_there_until_the_next_one_asks(tmp_path: Path) -> None:
+    with Run(tmp_path) as run:
+        (run.results("node-1") / "x").touch()
+        (run.results("node-2") / "y").touch()
+        assert list(run.results("node-1").iterdir()) == []
+        assert (run.directory / "results/node-2/y").exists()

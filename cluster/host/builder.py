@@ -89,6 +89,10 @@ class Builder:
         if self.compiler is not None:
             self.compiler.server.share(slots)
 
+    def abandon(self, node: str) -> None:
+        """End what is being built in `node`, which is then lost."""
+        self.live.end(node)
+
     def stop(self) -> None:
         """End all nodes, and let no new one start."""
         self.live.stop()
@@ -128,7 +132,7 @@ class Builder:
                 directory=directory,
                 materials=materials,
                 output=_watched(output, entered),
-                own=self.live.own,
+                own=partial(self.live.own, name=directory.name),
                 entered=entered,
             )
             if ahead.compiled:
@@ -154,7 +158,7 @@ class Builder:
                 directory=place,
                 log=log.with_suffix(".pilot.log"),
                 socket=compiler.socket,
-                own=self.live.own,
+                own=partial(self.live.own, name=directory.name),
             )
             with flight:
                 yield tally

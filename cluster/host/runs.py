@@ -40,23 +40,26 @@ class Run:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.directory = fresh.rename(runs / fresh.name.replace(_STARTING, "run-", 1))
         self._writing = threading.Lock()
-        self._children: list[tuple[int, str]] = []
+        self._children: list[tuple[int, str, str]] = []
+        self._ended: set[str] = set()
         self._stopped = False
         # distccd started by root becomes a user who cannot pass into root's home.
         self.public = Path(tempfile.mkdtemp(prefix="portage-cluster-"))
         self.public.chmod(0o755)
         (self.directory / "public").write_text(str(self.public))
 
-    def own(self, pgid: int) -> None:
-        """Note a process group, which the next run ends if this one cannot.
+    def own(self, pgid: int, name: str = "") -> None:
+        """Note a process group, of the node `name` if of any, which the next run ends if this one cannot.
 
-        Raises NodeLost when the run is being stopped.
+        Raises NodeLost when the run is being stopped, or the node has been ended.
         """
         with self._writing:
             if self._stopped:
                 raise NodeLost("the run is being stopped")
+            if name in self._ended:
+                raise NodeLost("the node was abandoned")
             started = _start_time(pgid)
-            self._children.append((pgid, started))
+            self._children.append((pgid, started, name))
             with (self.directory / "children").open("a") as stream:
                 stream.write(f"{pgid} {started}\n")
 
@@ -64,14 +67,23 @@ class Run:
         """End every process group of the run, and let no new one start."""
         with self._writing:
             self._stopped = True
-            for pgid, started in self._children:
+            for pgid, started, _ in self._children:
                 _end(pgid, started, str(self.public))
+
+    def end(self, name: str) -> None:
+        """End every process group of the node `name`, and let no new one start in the directory that it has."""
+        with self._writing:
+            self._ended.add(name)
+            for pgid, started, owner in self._children:
+                if owner == name:
+                    _end(pgid, started, str(self.public))
 
     @contextlib.contextmanager
     def node_directory(self, name: str) -> Iterator[Path]:
         """A directory for a node, by a name short enough for sockets (at most 107 bytes)."""
         directory = self.directory / "nodes" / name
         directory.mkdir(parents=True)
+        self._ended.discard(name)
         link = self.public / name
         link.symlink_to(directory)
         try:

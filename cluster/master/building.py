@@ -79,6 +79,8 @@ def _build(
         live = stack.enter_context(runs.Run(session.directories.state))
         count = min(nodes, len(plan.to_build))
         builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count, kind=kind)
+        delivery = equipment.delivery_for(session, binhost, first=first)
+        engine = stack.enter_context(LocalEngine(delivery, builder, equipment.this_machine(session, count)))
         plan = with_toolchain(plan, hardware.stage)
         before = binhost.records()
         sharing = stack.enter_context(_sharing(session, nodes, reporter))
@@ -89,8 +91,7 @@ def _build(
         )
         outcomes = dispatch.run(
             plan,
-            LocalEngine(equipment.delivery_for(session, binhost, first=first), builder),
-            (equipment.this_machine(session, count),),
+            engine,
             attempts=session.config.build.attempts,
             todo=_tasks(session, plan, journal, urgent),
             compiles=equipment.compiles_of(session),
@@ -99,6 +100,7 @@ def _build(
             settle=lambda package: judge.settled(plan, package, binhost.records()),
             part=sharing,
             watcher=publisher,
+            quarantine_after=session.config.hosts.quarantine_after,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)

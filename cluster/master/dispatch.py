@@ -1,16 +1,17 @@
-"""The loop of a run: hand jobs to an engine's nodes as `schedule` says, until nothing is left."""
+"""The loop of a run: hand jobs to the nodes of an engine's hosts as `schedule` says, until nothing is left."""
 
 from __future__ import annotations
 
 import math
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from cluster.master.engines.engine import Engine
+from cluster.master import quarantine
+from cluster.master.engines.engine import Came, Change, Draining, Engine, Resumed, Went
 from cluster.master.progress import Progress, Watcher
 from cluster.master.schedule import core, events, lookahead, slots
 from cluster.master.schedule.hosts import Host
@@ -21,6 +22,7 @@ from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
 _TICK_S = 1.0
+_NO_HOST = "no host is left to build it"
 _KEPT = "the libraries that it links to are what they were"
 
 
@@ -35,7 +37,6 @@ class Part(Protocol):
 def run(
     plan: Plan,
     engine: Engine,
-    hosts: Iterable[Host],
     *,
     attempts: int,
     todo: Tasks,
@@ -45,21 +46,37 @@ def run(
     settle: Callable[[Package], str] = lambda package: "",
     part: Part | None = None,
     watcher: Watcher | None = None,
+    quarantine_after: int = 3,
 ) -> tuple[Outcome, ...]:
-    """Build what `plan` says, which is `todo`, on `hosts`; returns one outcome for each of its packages.
+    """Build what `plan` says, which is `todo`, on the hosts of `engine`; returns one outcome for each of its packages.
 
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
-    `watcher` is shown every step. When it is interrupted it stops the engine.
+    `watcher` is shown every step. A host is given nothing more once `quarantine_after` packages that failed or were
+    lost there were built elsewhere. What is left when there is no host and none is expected is lost.
+    When it is interrupted it stops the engine.
     """
-    hosts = tuple(hosts)
-    state = core.start(todo, hosts, ranked(Earliest(), todo), attempts)
-    with ThreadPoolExecutor(max_workers=1 + sum(len(host.nodes) for host in hosts)) as pool:
-        loop = _Loop(plan, engine, pool, state, compiles, progress, record, settle, part, watcher)
+    heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
+    with ThreadPoolExecutor(max_workers=1) as thinking:
         try:
+            state = core.start(todo, engine.attend(heard.put), ranked(Earliest(), todo), attempts)
+            loop = _Loop(
+                plan,
+                engine,
+                thinking,
+                heard,
+                state,
+                compiles,
+                progress,
+                record,
+                settle,
+                part,
+                watcher,
+                quarantine_after,
+            )
             return loop.outcomes_in_the_end()
-        except BaseException:  # Ctrl-C above all: without this the pool waits for the builds
+        except BaseException:  # Ctrl-C above all: without this what runs would be waited for
             engine.stop()
             raise
 
@@ -73,14 +90,33 @@ class Compiles:
     most_jobs: int
     """And of any."""
     slots: int
-    """On the host, for all nodes together."""
+    """On a host, for all its nodes together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Given:
+    """A job that a node has been given."""
+
+    cpv: Cpv
+    host: Host
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    given: _Given
+    result: Outcome | BaseException
+
+
+_Heard = Change | _Ended | Ranking | BaseException
 
 
 @dataclass(slots=True)
 class _Loop:
     plan: Plan
     engine: Engine
-    pool: ThreadPoolExecutor
+    thinking: ThreadPoolExecutor
+    heard: queue.SimpleQueue[_Heard]
     state: State
     compiles: Compiles
     progress: Progress
@@ -88,13 +124,20 @@ class _Loop:
     settle: Callable[[Package], str]
     part: Part | None
     watcher: Watcher | None
+    quarantine_after: int
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
     shares: Mapping[str, int] = field(default_factory=dict)
+    given: dict[Cpv, _Given] = field(default_factory=dict)
+    """By package, what its end is waited for of; what a host that is gone was given is not among it."""
+    late: dict[Cpv, Outcome] = field(default_factory=dict)
+    """Of packages that run elsewhere by now, and are being abandoned there: what was built where they were given up."""
+    conduct: quarantine.Conduct = field(default_factory=quarantine.Conduct)
+    is_told: bool = False
+    """Whether it was said that a host is waited for."""
     packages: dict[Cpv, Package] = field(init=False)
     outcomes: dict[Cpv, Outcome] = field(init=False)
     urgent: tuple[int, ...] = field(init=False)
-    results: queue.SimpleQueue[Outcome | Ranking | BaseException] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
         self.packages = {package.cpv: package for package in self.plan.to_build}
@@ -114,29 +157,121 @@ class _Loop:
         self._step(events.Tick(self.now))
         self._act(events.Rethink())
         while not self.state.done:
-            result = self._next()
-            self._ask()  # before the core gives the node of a package that has ended to the next
-            match result:
-                case BaseException():
-                    raise result
-                case Ranking():
-                    self._step(events.Adopted(self.now, result))
-                case Outcome():
-                    self._finish(result)
-                    self._step(events.Finished(self.now, result.cpv, result.verdict))
-            self._ask()
+            if not self._can_go_on():
+                self._give_up()
+                break
+            self._wait()
         return tuple(self.outcomes[package.cpv] for package in self.plan.packages)
 
-    def _next(self) -> Outcome | Ranking | BaseException:
-        while True:
-            try:
-                return self.results.get(timeout=max(0.0, min(_TICK_S, self.wake - self.now)))
-            except queue.Empty:
-                self.progress.tick()
-                self._ask()
-                self._show()
-                if self.now >= self.wake:
-                    self._step(events.Tick(self.now))
+    def _wait(self) -> None:
+        """Until something is heard, which is dealt with, or about a second has passed."""
+        try:
+            heard = self.heard.get(timeout=max(0.0, min(_TICK_S, self.wake - self.now)))
+        except queue.Empty:
+            self.progress.tick()
+            self._ask()
+            self._show()
+            if self.now >= self.wake:
+                self._step(events.Tick(self.now))
+            return
+        self._ask()  # before the core gives the node of a package that has ended to the next
+        self._deal(heard)
+        self._ask()
+
+    def _deal(self, heard: _Heard) -> None:
+        match heard:
+            case _Ended(_, BaseException() as error) | (BaseException() as error):
+                raise error
+            case _Ended(given, Outcome() as outcome):
+                self._end(given, replace(outcome, speed=given.host.speed))
+            case Ranking():
+                self._step(events.Adopted(self.now, heard))
+            case Came(host):
+                self._step(events.Joined(self.now, host))
+            case Went(name, reason):
+                self._lose(name, reason)
+            case Draining(name, reason):
+                self._drain(name, reason)
+            case Resumed(name):
+                self.conduct = quarantine.forgiven(self.conduct, name)
+                self._step(events.Resumed(self.now, name))
+
+    # Hosts.
+
+    def _can_go_on(self) -> bool:
+        """Whether there is a host, or may be one."""
+        if self.state.running or self.state.usable:
+            self.is_told = False
+        elif not self.engine.expects() and self.heard.empty():
+            return False
+        elif not self.is_told:
+            self.is_told = True
+            self.progress.warn("there is no host to build on: waiting for one")
+        return True
+
+    def _give_up(self) -> None:
+        tasks = self.state.tasks.all
+        left = [task.cpv for place, task in enumerate(tasks) if place not in self.state.ended]
+        self.outcomes |= {cpv: Outcome(cpv, Verdict.LOST, reason=_NO_HOST) for cpv in left}
+        self.progress.warn(f"no host is left and none is expected: {len(left)} of {len(tasks)} packages are not built")
+
+    def _lose(self, name: str, reason: str) -> None:
+        """A host is gone: what it was given is lost, unless it was built elsewhere in the meantime."""
+        if name not in self.state.hosts:
+            return
+        why = f"{name} is gone: {reason}"
+        self.progress.warn(why)
+        self._step(events.Drained(self.now, name))  # it is to get nothing in the place of what ends here
+        for cpv, given in [*self.given.items()]:
+            if given.host.name == name and cpv in self.late:
+                self._end(given, self.late[cpv])
+            elif given.host.name == name:
+                del self.given[cpv]
+                attempt = self.state.tried[self.state.tasks.places[cpv]]
+                self._finish(Outcome(cpv, Verdict.LOST, given.node, attempt, reason=why))
+        self.conduct = quarantine.forgiven(self.conduct, name)
+        self._step(events.Left(self.now, name))
+
+    def _drain(self, name: str, reason: str) -> None:
+        if any(host.name == name for host in self.state.usable):
+            self.progress.warn(f"{name} is given no more packages: {reason}")
+            self._step(events.Drained(self.now, name))
+
+    def _note(self, given: _Given, verdict: Verdict) -> None:
+        """Hold against a host what it did, and drain those that are at fault; not the last one."""
+        self.conduct = quarantine.noted(self.conduct, given.cpv, given.host.name, verdict)
+        for name, cpvs in quarantine.due(self.conduct, self.quarantine_after):
+            if len(self.state.usable) > 1:
+                self._drain(name, f"what failed or was lost there was built elsewhere: {', '.join(cpvs)}")
+
+    # Packages.
+
+    def _end(self, given: _Given, outcome: Outcome) -> None:
+        """A job has ended, perhaps after its host was given up."""
+        cpv = given.cpv
+        now_given = self.given.get(cpv)
+        if now_given is given:
+            del self.given[cpv]
+            late = self.late.pop(cpv, None)
+            if late is None or outcome.verdict is Verdict.BUILT:
+                self._conclude(given, outcome)
+            else:
+                self._conclude(given, late)
+        elif outcome.verdict is not Verdict.BUILT or self.state.tasks.places[cpv] in self.state.ended:
+            return  # it has been counted as lost; what was built is in the binhost in any case
+        elif now_given is None:
+            self._conclude(given, outcome)
+        else:
+            self.late[cpv] = outcome
+            self.engine.abandon(now_given.node)
+
+    def _conclude(self, given: _Given, outcome: Outcome) -> None:
+        doubted = core.doubted(self.state, given.cpv, outcome.verdict)
+        why = f"failed on {given.host.name}, tried once more elsewhere: {outcome.reason}"
+        self._finish(replace(outcome, verdict=Verdict.LOST, reason=why) if doubted else outcome)
+        if outcome.node == given.node:  # before what follows from it: a host at fault is to get nothing more
+            self._note(given, outcome.verdict)
+        self._step(events.Finished(self.now, given.cpv, outcome.verdict))
 
     def _ask(self) -> None:
         """How many nodes this run may use, where others have a part in them."""
@@ -170,18 +305,28 @@ class _Loop:
             case events.Wake(at):
                 self.wake = at
             case events.Rethink():
-                self._submit(lookahead.choose, self.state, self.now)
+                self.thinking.submit(self._think, self.state, self.now)
+
+    def _think(self, state: State, now: float) -> None:
+        try:
+            self.heard.put(lookahead.choose(state, now))
+        except BaseException as error:  # a defect of ours: it must end the run, not hang it
+            self.heard.put(error)
 
     def _dispatch(self, package: Package, node: str, attempt: int) -> None:
+        running = self.state.running[self.state.tasks.places[package.cpv]]
+        given = self.given[package.cpv] = _Given(package.cpv, self.state.hosts[running.host], node)
         if package.action is PlanAction.CHECK:
             reason = self.settle(package)
             if not reason:
-                self.results.put(Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT))
+                self.heard.put(_Ended(given, Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT)))
                 return
             package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
         job = Job(package, attempt, self._jobs(package.cpv))
         self.progress.dispatched(job, node)
-        self._submit(self.engine.run, job, node, lambda phase: self._entered(node, phase))
+        self.engine.start(
+            job, node, lambda phase: self._entered(node, phase), lambda result: self.heard.put(_Ended(given, result))
+        )
 
     def _entered(self, node: str, phase: str) -> None:
         self.progress.entered(node, phase)
@@ -204,12 +349,3 @@ class _Loop:
         self.outcomes[outcome.cpv] = outcome
         self.record(outcome)
         self.progress.ended(outcome)
-
-    def _submit(self, work: Callable[..., Outcome | Ranking], *arguments: object) -> None:
-        self.pool.submit(self._work, work, *arguments)
-
-    def _work(self, work: Callable[..., Outcome | Ranking], *arguments: object) -> None:
-        try:
-            self.results.put(work(*arguments))
-        except BaseException as error:  # a defect of ours: it must end the run, not hang it
-            self.results.put(error)

@@ -27,16 +27,16 @@ class Progress(Protocol):
         """About a second has passed."""
         ...
 
+    def warn(self, text: str) -> None:
+        """Something a person should know, which stops nothing."""
+        ...
+
 
 class Reporter(Progress, Protocol):
     """Tells a person what goes on."""
 
     def step(self, text: str) -> None:
         """Something else begins, which may take a while."""
-        ...
-
-    def warn(self, text: str) -> None:
-        """Something a person should know, which stops nothing."""
         ...
 
     def tell(self, text: str) -> None:

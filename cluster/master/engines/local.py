@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, NodeLost
 from cluster.host.builder import Builder, Entered
 from cluster.host.work import Product
 from cluster.master.engines.delivery import Delivery
+from cluster.master.engines.engine import Change, Ended
+from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome
 
 
-def run(delivery: Delivery, builder: Builder, job: Job, node: str, entered: Entered) -> Outcome:
-    """Fetch, build in a fresh node, admit."""
+def run(
+    delivery: Delivery,
+    builder: Builder,
+    job: Job,
+    node: str,
+    entered: Entered,
+    abandoned: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Fetch, build in a fresh node unless it is `abandoned` by then, admit."""
 
     def product() -> Product | ClusterError:
         try:
             work = delivery.prepare(job, entered)
+            if abandoned():
+                return NodeLost("abandoned before its node started")
             return builder.build(work, node, delivery.log(job.package), entered)
         except ClusterError as error:
             return error
@@ -27,21 +39,51 @@ def run(delivery: Delivery, builder: Builder, job: Job, node: str, entered: Ente
     return delivery.conclude(job, node, began, product(), entered)
 
 
-@dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Builds in this process what the master delivers."""
+    """Builds in this process what the master delivers, on the one host `host`; to be left when all has ended."""
 
-    delivery: Delivery
-    builder: Builder
+    def __init__(self, delivery: Delivery, builder: Builder, host: Host) -> None:
+        self._delivery, self._builder, self._host = delivery, builder, host
+        # A child dies with the thread that started it, so threads live as long as the engine.
+        self._pool = ThreadPoolExecutor(len(host.nodes), thread_name_prefix="node")
+        self._abandoned: set[str] = set()
 
-    def run(self, job: Job, node: str, entered: Entered) -> Outcome:
-        """Fetch, build in a fresh node, admit."""
-        return run(self.delivery, self.builder, job, node, entered)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
+        """This machine, which neither comes nor goes."""
+        return (self._host,)
+
+    def expects(self) -> bool:
+        """No other host comes."""
+        return False
+
+    def start(self, job: Job, node: str, entered: Entered, ended: Ended) -> None:
+        """Begin `job` on a thread of its own."""
+        self._abandoned.discard(node)
+        self._pool.submit(self._work, job, node, entered, ended)
+
+    def abandon(self, node: str) -> None:
+        """End the node."""
+        self._abandoned.add(node)
+        self._builder.abandon(node)
 
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of the compile server's slots each node has."""
-        self.builder.share(slots)
+        self._builder.share(slots)
 
     def stop(self) -> None:
         """End the nodes."""
-        self.builder.stop()
+        self._builder.stop()
+
+    def _work(self, job: Job, node: str, entered: Entered, ended: Ended) -> None:
+        try:
+            outcome = run(self._delivery, self._builder, job, node, entered, lambda: node in self._abandoned)
+        except BaseException as error:  # it must end the run, not hang it
+            ended(error)
+        else:
+            ended(outcome)

@@ -56,17 +56,16 @@ def left(state: State, now: float) -> float:
 
     As `lower`, from when what runs is expected to end: that it does where it is, whatever comes after it.
     """
-    if not state.hosts:
-        return math.inf
-    hosts = state.hosts.values()
     expected = {place: running.expected(now) for place, running in state.running.items()}
     speeds = {place: state.hosts[running.host].speed for place, running in state.running.items()}
     begun = sum((at - now) * speeds[place] for place, at in expected.items())
     waiting = state.left_s - sum(state.tasks.all[place].seconds for place in expected)
-    greatest = fastest(hosts)
+    if not state.hosts or (not state.usable and len(state.ended) + len(expected) < len(state.tasks)):
+        return math.inf
+    greatest = fastest(state.usable)
     ends: dict[int, float] = {}
     for place in state.tasks.order:
         if place not in state.ended:
             ready = max((ends.get(need, now) for need in state.tasks.needs[place]), default=now)
             ends[place] = expected.get(place, ready + state.tasks.all[place].seconds / greatest)
-    return max(max(ends.values(), default=now), now + (begun + waiting) / capacity(hosts))
+    return max(max(ends.values(), default=now), now + (begun + waiting) / capacity(state.hosts.values()))

@@ -17,10 +17,12 @@ from cluster.master.schedule.events import (
     Allowed,
     Block,
     Dispatch,
+    Drained,
     Event,
     Finished,
     Joined,
     Left,
+    Resumed,
     Rethink,
     Tick,
     Wake,
@@ -28,7 +30,7 @@ from cluster.master.schedule.events import (
 from cluster.master.schedule.hosts import Host, capacity
 from cluster.master.schedule.state import Draft, Pool, Ranking, Room, State
 from cluster.master.schedule.tasks import Tasks
-from cluster.model import Verdict
+from cluster.model import Cpv, Verdict
 
 _DRIFT = 0.05  # of what is left
 
@@ -47,10 +49,15 @@ def start(tasks: Tasks, hosts: Iterable[Host], ranking: Ranking, attempts: int) 
 def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """What follows from `event`: another state, and what is to be done."""
     match event:
-        case Joined(_, host):
+        case Joined(_, host) if host.name not in state.hosts:
             return _filled(_rehosted(_with_host(state, host), host), event.at)
-        case Left(_, name):
-            return _filled(_rehosted(_without_host(state, name, event.at), state.hosts[name]), event.at)
+        case Left(_, name) if name in state.hosts:
+            left = _without_host(state, name, event.at)
+            return _filled(_rehosted(left, *(() if name in state.drained else (state.hosts[name],))), event.at)
+        case Drained(_, name) if name in state.hosts and name not in state.drained:
+            return _filled(_rehosted(_drained(state, name), state.hosts[name]), event.at)
+        case Resumed(_, name) if name in state.drained:
+            return _filled(_rehosted(_resumed(state, name), state.hosts[name]), event.at)
         case Allowed(_, nodes):
             return _filled(Draft(replace(state, allowed=nodes)), event.at)
         case Adopted(_, ranking):
@@ -58,8 +65,20 @@ def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         case Finished(_, cpv, verdict):
             draft, blocked = _finished(state, state.tasks.places[cpv], event.at, verdict)
             return _filled(draft, event.at, blocked)
-        case Tick(at):
-            return _filled(Draft(state), at)
+        case Tick() | Joined() | Left() | Drained() | Resumed():
+            return _filled(Draft(state), event.at)
+
+
+def doubted(state: State, cpv: Cpv, verdict: Verdict) -> bool:
+    """Whether `cpv`, which is running and ends like that, is tried once more on another host before it has failed.
+
+    A first failure on a host that is not trusted may be that host's, as long as there is another one to tell.
+    """
+    place = state.tasks.places[cpv]
+    if verdict is not Verdict.FAILED or place in state.failed or place not in state.running:
+        return False
+    host = state.hosts[state.running[place].host]
+    return not host.trusted and any(other is not host for other in state.usable)
 
 
 def _filled(draft: Draft, now: float, actions: tuple[Action, ...] = ()) -> tuple[State, tuple[Action, ...]]:
@@ -89,7 +108,16 @@ def reranked(state: State, ranking: Ranking) -> State:
 
 def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[Draft, tuple[Block, ...]]:
     draft = Draft(state)
+    if place not in state.running:
+        return draft, _late(state, draft, place, now, verdict)
     running = draft.stop(place)
+    if verdict is Verdict.LOST and draft.tried[place] == state.attempts - 1:  # a last one is left
+        _shun(state, draft, place, running.host)
+    if doubted(state, state.tasks.all[place].cpv, verdict):
+        draft.failed[place] = running.host
+        _shun(state, draft, place, running.host)
+        draft.open(place, now)
+        return draft, ()
     if verdict is Verdict.BUILT:
         off_s = abs(now - running.end) * state.hosts[running.host].speed
         draft.drift_s += off_s
@@ -97,11 +125,34 @@ def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[D
     return draft, _ended(state, draft, place, now, verdict)
 
 
-def _rehosted(state: State, host: Host) -> Draft:
-    """After `host` came or went: as if all that it could do of what is left took longer or shorter."""
+def _late(state: State, draft: Draft, place: int, now: float, verdict: Verdict) -> tuple[Block, ...]:
+    """What comes of a package that waits to be tried again, or has ended, and now comes from where it was lost."""
+    if not verdict.is_there or place in state.ended or place in state.missing:
+        return ()
+    draft.close(place)
+    return _ended(state, draft, place, now, verdict)
+
+
+def _shun(state: State, draft: Draft, place: int, name: str) -> None:
+    """Keep a package from the host `name`, as long as there are others."""
+    draft.shunned[place] = draft.shuns(place) | {name}
+    _relent(state, draft)
+
+
+def _relent(state: State, draft: Draft) -> None:
+    """What was kept from every host there is may have any."""
+    usable = {host.name for host in state.usable}
+    for place in [place for place, names in draft.shunned.items() if usable <= names]:
+        del draft.shunned[place]
+
+
+def _rehosted(state: State, *changed: Host) -> Draft:
+    """After `changed` came or went: as if all that they could do of what is left took longer or shorter."""
     draft = Draft(state)
-    every = {**state.hosts, host.name: host}.values()
-    draft.drift_s += state.left_s * capacity([host]) / capacity(every)
+    _relent(state, draft)
+    if changed:
+        every = {host.name: host for host in (*state.usable, *changed)}.values()
+        draft.drift_s += state.left_s * capacity(changed) / capacity(every)
     return draft
 
 
@@ -138,25 +189,50 @@ def _downstream(state: State, draft: Draft, failed: int) -> set[int]:
 
 
 def _with_host(state: State, host: Host) -> State:
+    room = Room(host.nodes, host.memory_mib, host.disk_mib)
+    return _pooled(replace(state, hosts=state.hosts.set(host.name, host), rooms=state.rooms.set(host.name, room)), host)
+
+
+def _pooled(state: State, host: Host) -> State:
+    """With `host` among those that are given packages."""
     pools = {pool.speed: pool for pool in state.pools}
     pool = pools.get(host.speed, Pool(host.speed))
     limited = pool.limited or state.tasks.apart or min(host.memory_mib, host.disk_mib) < math.inf
-    pools[host.speed] = replace(pool, idle=(*pool.idle, host.name), limited=limited)
-    return replace(
-        state,
-        hosts=state.hosts.set(host.name, host),
-        rooms=state.rooms.set(host.name, Room(host.nodes, host.memory_mib, host.disk_mib)),
-        pools=tuple(pools[speed] for speed in sorted(pools, reverse=True)),
+    idle = (*pool.idle, host.name) if state.rooms[host.name].nodes else pool.idle
+    there = ((running.end, place) for place, running in state.running.items() if running.host == host.name)
+    pools[host.speed] = replace(pool, idle=idle, busy=tuple(sorted((*pool.busy, *there))), limited=limited)
+    return replace(state, pools=tuple(pools[speed] for speed in sorted(pools, reverse=True)))
+
+
+def _drained(state: State, name: str) -> State:
+    left = (
+        replace(
+            pool,
+            idle=tuple(other for other in pool.idle if other != name),
+            busy=tuple((end, place) for end, place in pool.busy if state.running[place].host != name),
+        )
+        for pool in state.pools
     )
+    pools = tuple(pool for pool in left if pool.idle or pool.busy)
+    return replace(state, pools=pools, drained=state.drained | {name})
+
+
+def _resumed(state: State, name: str) -> State:
+    return _pooled(replace(state, drained=state.drained - {name}), state.hosts[name])
 
 
 def _without_host(state: State, name: str, now: float) -> State:
-    draft = Draft(state)
+    draft = Draft(_drained(state, name))
     for place in [place for place, running in state.running.items() if running.host == name]:
         draft.stop(place)
         draft.tried[place] -= 1  # it was not the package's fault, nor its node's
         draft.open(place, now)
-    draft.idle[state.hosts[name].speed].remove(name)
+    for place, names in draft.shunned.items():  # should it come back it is another one
+        draft.shunned[place] = names - {name}
     state = draft.frozen()
-    pools = tuple(pool for pool in state.pools if pool.idle or pool.busy)
-    return replace(state, hosts=state.hosts.delete(name), rooms=state.rooms.delete(name), pools=pools)
+    return replace(
+        state,
+        hosts=state.hosts.delete(name),
+        rooms=state.rooms.delete(name),
+        drained=state.drained - {name},
+    )

@@ -40,7 +40,10 @@ class Rethink:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Event: the job of `cpv` ended, or was none because the package is kept as it is."""
+    """Event: the job of `cpv` ended, or was none because the package is kept as it is.
+
+    Of a package that does not run it counts only if that is there after all, from a host that was believed to be gone.
+    """
 
     at: float
     cpv: Cpv
@@ -49,7 +52,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Event: a host came."""
+    """Event: a host came; nothing if it is there."""
 
     at: float
     host: Host
@@ -58,6 +61,22 @@ class Joined:
 @dataclass(frozen=True, slots=True)
 class Left:
     """Event: a host is gone, and with it what it was building, which is tried elsewhere."""
+
+    at: float
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Event: a host is given nothing new; what it is building goes on."""
+
+    at: float
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Event: a host that was drained is given packages again."""
 
     at: float
     host: str
@@ -87,4 +106,4 @@ class Tick:
 
 
 Action = Dispatch | Block | Wake | Rethink
-Event = Finished | Joined | Left | Allowed | Adopted | Tick
+Event = Finished | Joined | Left | Drained | Resumed | Allowed | Adopted | Tick

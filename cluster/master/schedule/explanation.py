@@ -98,7 +98,7 @@ class _Ready:
         while followed < _FOLLOWED:
             if not draft.may and any(draft.idle.values()):
                 return Turn(self._since, self.state.allowed or 0)
-            start = next(starts, None) if self.state.hosts else None
+            start = next(starts, None) if self.state.pools else None
             if start is None:
                 return self._undecided(draft)
             if start.place == self.place:
@@ -128,7 +128,8 @@ class _Ready:
 
     def _undecided(self, draft: Draft) -> Reason:
         """The rule takes what comes, and nothing that is free suits."""
-        idle = next((name for names in draft.idle.values() for name in names), None)
+        shuns = draft.shuns(self.place)
+        idle = next((name for names in draft.idle.values() for name in names if name not in shuns), None)
         return self._queued(self._expected) if idle is None else self._without_room(draft, idle, self._expected)
 
     def _without_room(self, draft: Draft, name: str, at: float) -> Reason:

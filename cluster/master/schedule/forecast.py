@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
+from collections.abc import Collection
 from typing import Protocol
 
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.state import Draft
 from cluster.master.schedule.tasks import Task
 
+_NEVER = (math.inf, "")
+
 
 class Forecast(Protocol):
     """Of the hosts of one speed."""
 
-    def soonest(self, task: Task) -> tuple[float, str]:
-        """When and on which host `task` could start."""
+    def soonest(self, task: Task, but: Collection[str] = ()) -> tuple[float, str]:
+        """When and on which host `task` could start, `but` those excepted; infinity if there is no other."""
         ...
 
     def reserve(self, task: Task, at: float, name: str) -> None:
@@ -24,7 +28,7 @@ class Forecast(Protocol):
 
 
 def of(draft: Draft, speed: float, now: float) -> Forecast:
-    """The forecast for the hosts of `speed`, which are there and have no free node unless their room is limited."""
+    """The forecast for the hosts of `speed`, of which there are some."""
     return _Hosts(draft, speed, now) if draft.limited[speed] else _Nodes(draft, speed, now)
 
 
@@ -35,13 +39,21 @@ class _Nodes:
         self._speed = speed
         running = (draft.running[place] for _, place in draft.busy[speed])
         self._free = [(one.expected(now), one.host) for one in running]
+        self._free += [(now, name) for name in draft.idle[speed] for _ in draft.rooms[name].nodes]
         heapq.heapify(self._free)
 
-    def soonest(self, task: Task) -> tuple[float, str]:
-        return self._free[0]
+    def soonest(self, task: Task, but: Collection[str] = ()) -> tuple[float, str]:
+        if not but:
+            return self._free[0]
+        return min((one for one in self._free if one[1] not in but), default=_NEVER)
 
     def reserve(self, task: Task, at: float, name: str) -> None:
-        heapq.heapreplace(self._free, (at + task.seconds / self._speed, name))
+        end = (at + task.seconds / self._speed, name)
+        if self._free[0] == (at, name):
+            heapq.heapreplace(self._free, end)
+        else:
+            self._free[self._free.index((at, name))] = end
+            heapq.heapify(self._free)
 
 
 class _Hosts:
@@ -52,15 +64,16 @@ class _Hosts:
     """
 
     def __init__(self, draft: Draft, speed: float, now: float) -> None:
-        hosts = [host for host in draft.hosts.values() if host.speed == speed]
+        hosts = [host for host in draft.hosts.values() if host.speed == speed and host.name not in draft.drained]
         ends: dict[str, list[tuple[float, int]]] = {host.name: [] for host in hosts}
         for _, place in draft.busy[speed]:
             running = draft.running[place]
             ends[running.host].append((running.expected(now), place))
         self._lines = {host.name: _Line(draft, host, sorted(ends[host.name]), now) for host in hosts}
 
-    def soonest(self, task: Task) -> tuple[float, str]:
-        return min((line.soonest(task), name) for name, line in self._lines.items())
+    def soonest(self, task: Task, but: Collection[str] = ()) -> tuple[float, str]:
+        lines = ((line.soonest(task), name) for name, line in self._lines.items() if name not in but)
+        return min(lines, default=_NEVER)
 
     def reserve(self, task: Task, at: float, name: str) -> None:
         self._lines[name].reserve(task, at)

@@ -22,6 +22,8 @@ class Host:
     """Of each of its nodes, for the target of the run; 1 is the reference of all times."""
     memory_mib: float = math.inf
     disk_mib: float = math.inf
+    trusted: bool = False
+    """Whether what fails there has failed; on others it is tried once more elsewhere."""
 
 
 def capacity(hosts: Iterable[Host]) -> float:

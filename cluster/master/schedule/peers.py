@@ -110,7 +110,9 @@ class Dpb(_Greedy):
 
         A node that is faster by less than one speed factor counts as of that speed.
         """
-        speeds = sorted(host.speed for host in draft.hosts.values() for _ in host.nodes)
+        speeds = sorted(
+            host.speed for name, host in draft.hosts.items() if name not in draft.drained for _ in host.nodes
+        )
         per_speed = sum(loads) / sum(speeds)
         due = held = 0.0
         count = 0

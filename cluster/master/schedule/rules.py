@@ -86,7 +86,7 @@ class Earliest:
             if name is not None:
                 return now, name
             forecasts[speed] = forecast.of(draft, speed, now)
-        return forecasts[speed].soonest(draft.tasks[place])
+        return forecasts[speed].soonest(draft.tasks[place], draft.shuns(place))
 
 
 def _of_greatest(values: tuple[float, ...]) -> tuple[float, ...]:

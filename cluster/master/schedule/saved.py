@@ -26,8 +26,11 @@ class Saved:
     hosts: tuple[Host, ...]
     rooms: Mapping[str, Room]
     pools: tuple[Pool, ...]
+    drained: frozenset[str]
     running: Mapping[int, Running]
     tried: Mapping[int, int]
+    shunned: Mapping[int, frozenset[str]]
+    failed: Mapping[int, str]
     ended: Mapping[int, Verdict]
     since: Mapping[int, float]
     left_s: float
@@ -45,8 +48,11 @@ def save(state: State) -> Saved:
         hosts=tuple(state.hosts.values()),
         rooms=dict(state.rooms),
         pools=state.pools,
+        drained=state.drained,
         running=dict(state.running),
         tried=dict(state.tried),
+        shunned=dict(state.shunned),
+        failed=dict(state.failed),
         ended=dict(state.ended),
         since=dict(state.since),
         left_s=state.left_s,
@@ -70,10 +76,13 @@ def restore(saved: Saved) -> State:
         hosts=Map({host.name: host for host in saved.hosts}),
         rooms=Map(saved.rooms),
         pools=saved.pools,
+        drained=saved.drained,
         missing=Map({place: count for place, count in missing.items() if count}),
         ready=tuple(sorted((ranking.keys[place], place) for place in waiting)),
         running=Map(saved.running),
         tried=Map(saved.tried),
+        shunned=Map(saved.shunned),
+        failed=Map(saved.failed),
         ended=Map(saved.ended),
         since=Map(saved.since),
         left_s=saved.left_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 from cluster.master.schedule.state import State
@@ -19,15 +20,16 @@ def jobs(parallelism: float | None, usual: int, most: int) -> int:
 
 
 def shares(state: State, slots: int, wanted: Mapping[Cpv, int]) -> dict[str, int]:
-    """By node, of `slots`: one for each package that runs, and the rest to those whose end is most waited for.
+    """By node, of `slots` on each host: one for each package there, and the rest to those whose end is most waited for.
 
     Each gets at most what it can use, its -j in `wanted`: first all that the longest chain wants, then the next one.
     """
     running = sorted(state.running.items(), key=lambda item: (state.ranking.keys[item[0]], item[0]))
-    left = max(0, slots - len(running))
+    there = Counter(one.host for _, one in running)
+    left = {host: max(0, slots - count) for host, count in there.items()}
     given: dict[str, int] = {}
     for place, one in running:
-        more = min(left, wanted.get(state.tasks.all[place].cpv, 1) - 1)
+        more = min(left[one.host], wanted.get(state.tasks.all[place].cpv, 1) - 1)
         given[one.node] = 1 + more
-        left -= more
+        left[one.host] -= more
     return given

@@ -16,6 +16,7 @@ from cluster.master.schedule.tasks import Task, Tasks
 from cluster.model import Verdict
 
 _OVERDUE = 0.1  # of what was expected
+_NOWHERE: frozenset[str] = frozenset()
 _RANKINGS = 64  # remembered: those that a run chooses from again and again
 
 
@@ -133,7 +134,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The hosts of one speed."""
+    """The hosts of one speed that are given packages."""
 
     speed: float
     idle: tuple[str, ...] = ()
@@ -158,12 +159,18 @@ class State:
     rooms: Map[str, Room] = field(default_factory=Map)
     pools: tuple[Pool, ...] = ()
     """The fastest first."""
+    drained: frozenset[str] = frozenset()
+    """The hosts that are given nothing new. They are in no pool."""
     missing: Map[int, int] = field(default_factory=Map)
     """How many of its needs are not built, for each package that has any."""
     ready: tuple[tuple[float, int], ...] = ()
     """Keys and places of what could start, sorted."""
     running: Map[int, Running] = field(default_factory=Map)
     tried: Map[int, int] = field(default_factory=Map)
+    shunned: Map[int, frozenset[str]] = field(default_factory=Map)
+    """The hosts that a package is not tried on again, where it failed or was lost, unless that is all there are."""
+    failed: Map[int, str] = field(default_factory=Map)
+    """The host on which a package failed that is tried once more."""
     ended: Map[int, Verdict] = field(default_factory=Map)
     since: Map[int, float] = field(default_factory=Map)
     """When each package that is ready, runs or has ended became ready or ended; those not here were from the start."""
@@ -179,6 +186,11 @@ class State:
         """Whether every package has ended."""
         return len(self.ended) == len(self.tasks)
 
+    @property
+    def usable(self) -> tuple[Host, ...]:
+        """The hosts that are given packages."""
+        return tuple(host for name, host in self.hosts.items() if name not in self.drained)
+
 
 class Draft:
     """A state in the making: changed while one event is dealt with, then frozen."""
@@ -188,6 +200,7 @@ class Draft:
         self.rule = state.ranking.rule
         self.tasks = state.tasks.all
         self.hosts = state.hosts
+        self.drained = state.drained
         self.rooms = state.rooms.mutate()
         self.limited = {pool.speed: pool.limited for pool in state.pools}
         self.idle = {pool.speed: list(pool.idle) for pool in state.pools}
@@ -196,6 +209,8 @@ class Draft:
         self.ready = list(state.ready)
         self.running = state.running.mutate()
         self.tried = state.tried.mutate()
+        self.shunned = dict(state.shunned)
+        self.failed = dict(state.failed)
         self.ended = state.ended.mutate()
         self.since = state.since.mutate()
         self.started: list[int] = []
@@ -225,12 +240,16 @@ class Draft:
         return len(self.ended) + len(self.running) < len(self.tasks)
 
     def fits(self, place: int, name: str) -> bool:
-        """Whether that host has room for a package now."""
-        return self.rooms[name].fits(self.tasks[place], self.hosts[name])
+        """Whether that host may have a package, and has room for it now."""
+        return name not in self.shuns(place) and self.rooms[name].fits(self.tasks[place], self.hosts[name])
+
+    def shuns(self, place: int) -> frozenset[str]:
+        """The hosts that a package is not to start on."""
+        return self.shunned.get(place, _NOWHERE)
 
     def room_for(self, place: int, speed: float) -> str | None:
         """The first host of `speed` that has room for a package."""
-        if not self.limited[speed]:
+        if not self.limited[speed] and place not in self.shunned:
             return self.idle[speed][0] if self.idle[speed] else None
         return next((name for name in self.idle[speed] if self.fits(place, name)), None)
 
@@ -254,14 +273,18 @@ class Draft:
         """Free what a package has taken."""
         running = self.running.pop(place)
         host, room = self.hosts[running.host], self.rooms[running.host]
-        self.busy[host.speed].remove((running.end, place))
         self.rooms[running.host] = room.given(self.tasks[place], host, running.node)
+        if running.host in self.drained:
+            return running
+        self.busy[host.speed].remove((running.end, place))
         if not room.nodes:
             self.idle[host.speed].append(running.host)
         return running
 
     def end(self, place: int, now: float, verdict: Verdict) -> None:
         """A package has ended for good."""
+        self.shunned.pop(place, None)
+        self.failed.pop(place, None)
         self.ended[place] = verdict
         self.since[place] = now
         self.left_s -= self.tasks[place].seconds
@@ -271,10 +294,14 @@ class Draft:
         self.since[place] = now
         insort(self.ready, (self._state.ranking.keys[place], place))
 
+    def close(self, place: int) -> None:
+        """A package that could start need not any more."""
+        del self.ready[bisect_left(self.ready, (self._state.ranking.keys[place], place))]
+
     def frozen(self) -> State:
         """The state that it has become."""
         for place in self.started:  # few; to look through all that is ready would cost most of a decision
-            del self.ready[bisect_left(self.ready, (self._state.ranking.keys[place], place))]
+            self.close(place)
         return replace(
             self._state,
             rooms=self.rooms.finish(),
@@ -286,6 +313,8 @@ class Draft:
             ready=tuple(self.ready),
             running=self.running.finish(),
             tried=self.tried.finish(),
+            shunned=Map(self.shunned),
+            failed=Map(self.failed),
             ended=self.ended.finish(),
             since=self.since.finish(),
             left_s=self.left_s,
