@@ -8,6 +8,7 @@ from scheduling import FAST_AND_SLOW, OURS, RULES, A, B, C, graphs, machines, ru
 
 from cluster.master.schedule import core, simulation, tasks
 from cluster.master.schedule.events import (
+    Abandon,
     Action,
     Allowed,
     Block,
@@ -20,6 +21,7 @@ from cluster.master.schedule.events import (
     Resumed,
     Rethink,
     Tick,
+    Wake,
 )
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.state import Ranking, Rule, State, ranked
@@ -188,6 +190,38 @@ def test_what_fails_on_a_trusted_host_or_on_the_only_one_has_failed() -> None:
         assert actions == [Block(B, A)]
 
 
+def restless(*some: Task) -> State:
+    todo = tasks.of(some)
+    on = (Host("fast", ("fast",), 8.0), Host("slow", ("slow",)))
+    return core.schedule(core.start(todo, on, ranked(OURS, todo), 1, moves=True), Tick(0.0))[0]
+
+
+def test_what_is_late_on_a_slow_node_begins_anew_on_a_fast_one_that_is_idle_at_no_attempt() -> None:
+    """Of 30 s it is 15 s late at 45, and so taken to need 60 in all: at 8x half of the 15 that are left."""
+    state = restless(task(A, seconds=480.0), task(B, seconds=30.0))
+    state, actions = core.schedule(state, Finished(40.0, A, Verdict.BUILT))
+    (wake,) = (action for action in actions if not isinstance(action, Rethink))
+    assert isinstance(wake, Wake)
+    assert wake.at == 45.0
+    state, actions = core.schedule(state, Tick(wake.at))
+    assert actions == (Abandon(B, "slow"),)
+    assert core.is_moving(state, B)
+    assert core.schedule(state, Tick(wake.at + 1))[1] == ()
+    state, actions = after(state, Finished(wake.at + 2, B, Verdict.LOST))
+    assert actions == [Dispatch(B, "fast", 1)]
+    state, _ = after(state, Finished(wake.at + 3, B, Verdict.LOST))
+    assert state.ended[1] is Verdict.LOST
+
+
+def test_what_is_built_before_it_is_abandoned_is_built() -> None:
+    state = restless(task(A, seconds=480.0), task(B, seconds=30.0))
+    state, _ = after(state, Finished(70.0, A, Verdict.BUILT), Tick(100.0))
+    assert core.is_moving(state, B)
+    state, actions = after(state, Finished(100.5, B, Verdict.BUILT))
+    assert actions == []
+    assert state.done
+
+
 def whole(state: State) -> None:
     """Every package is in one place, every node has one package, and what is drained is in no pool."""
     waiting = [place for _, place in state.ready]
@@ -218,12 +252,12 @@ def happening(state: State, on: tuple[Host, ...], at: float, choice: int) -> Eve
 
 
 @settings(max_examples=60)
-@given(graphs(), machines(), RULES, st.lists(st.integers(0, 10**6), max_size=40))
+@given(graphs(), machines(), RULES, st.lists(st.integers(0, 10**6), max_size=40), st.booleans())
 def test_whatever_happens_to_hosts_no_package_is_lost_nor_at_two_places_and_all_end(
-    some: list[Task], on: tuple[Host, ...], rule: Rule, choices: list[int]
+    some: list[Task], on: tuple[Host, ...], rule: Rule, choices: list[int], moves: bool
 ) -> None:
     todo = tasks.of(some)
-    state, actions = core.schedule(core.start(todo, on, ranked(rule, todo), 2), Tick(0.0))
+    state, actions = core.schedule(core.start(todo, on, ranked(rule, todo), 2, moves=moves), Tick(0.0))
     for at, choice in enumerate(choices, 1):
         before = state
         state, actions = core.schedule(state, happening(state, on, float(at), choice))

@@ -650,3 +650,26 @@ def test_a_host_whose_packages_are_built_elsewhere_is_given_no_more() -> None:
     assert [cpv for node, cpv, _ in hand.begun if node == "east:1"] == names[:2]
     why = "what failed or was lost there was built elsewhere: cat/p0-1, cat/p1-1"
     assert progress.warnings == [f"east is given no more packages: {why}"]
+
+
+def test_what_is_late_on_a_slow_node_is_abandoned_there_and_nobody_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is expected to take 50 ms, and a node of a hundred times the speed comes."""
+    monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
+    fast, slow = Host("fast", ("fast:1",), 100.0), Host("slow", ("slow:1",))
+    hand = Hand({("slow:1", C): tells(Came(fast))}, hosts=(slow,))
+    recorded: list[Outcome] = []
+    what = plan(package(C))
+    outcomes = dispatch.run(
+        what,
+        hand,
+        attempts=1,
+        todo=todo(what, {C: 0.05}),
+        compiles=COMPILES,
+        progress=FakeProgress(),
+        record=recorded.append,
+        quarantine_after=1,
+    )
+    assert hand.abandoned == ["slow:1"]
+    assert [(one.verdict.value, one.node) for one in recorded] == [("lost", "slow:1"), ("built", "fast:1")]
+    assert recorded[0].reason == "late on slow, begun anew on a faster node"
+    assert outcomes[0].verdict is Verdict.BUILT

@@ -60,7 +60,7 @@ def run(
     heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=1) as thinking:
         try:
-            state = core.start(todo, engine.attend(heard.put), ranked(Earliest(), todo), attempts)
+            state = core.start(todo, engine.attend(heard.put), ranked(Earliest(), todo), attempts, moves=True)
             loop = _Loop(
                 plan,
                 engine,
@@ -266,6 +266,10 @@ class _Loop:
             self.engine.abandon(now_given.node)
 
     def _conclude(self, given: _Given, outcome: Outcome) -> None:
+        if outcome.verdict is Verdict.LOST and core.is_moving(self.state, given.cpv):
+            self._finish(replace(outcome, reason=f"late on {given.host.name}, begun anew on a faster node"))
+            self._step(events.Finished(self.now, given.cpv, outcome.verdict))
+            return
         doubted = core.doubted(self.state, given.cpv, outcome.verdict)
         why = f"failed on {given.host.name}, tried once more elsewhere: {outcome.reason}"
         self._finish(replace(outcome, verdict=Verdict.LOST, reason=why) if doubted else outcome)
@@ -302,6 +306,8 @@ class _Loop:
             case events.Block(cpv, cause):
                 reason = f"needs {cause}, which {self.outcomes[cause].verdict.in_passing}"
                 self._finish(Outcome(cpv, Verdict.BLOCKED, reason=reason))
+            case events.Abandon(_, node):
+                self.engine.abandon(node)
             case events.Wake(at):
                 self.wake = at
             case events.Rethink():

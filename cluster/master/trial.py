@@ -167,7 +167,7 @@ def _trace(
     policy: Policy, tasks: Tasks, hosts: Sequence[Host], world: simulation.World, watch: _Watch
 ) -> simulation.Trace:
     rule = Earliest() if policy == OURS else PEERS[policy]
-    state = core.start(tasks, hosts, ranked(rule, tasks), attempts=sys.maxsize)
+    state = core.start(tasks, hosts, ranked(rule, tasks), attempts=sys.maxsize, moves=policy == OURS)
     if policy != OURS:
         return simulation.run(state, world, decide=watch)
     chosen = core.reranked(state, lookahead.choose(state, 0.0))

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from immutables import Map
 
+from cluster.master.schedule import moves
 from cluster.master.schedule.events import (
+    Abandon,
     Action,
     Adopted,
     Allowed,
@@ -35,12 +37,12 @@ from cluster.model import Cpv, Verdict
 _DRIFT = 0.05  # of what is left
 
 
-def start(tasks: Tasks, hosts: Iterable[Host], ranking: Ranking, attempts: int) -> State:
-    """The state of a run in which nothing has happened yet."""
+def start(tasks: Tasks, hosts: Iterable[Host], ranking: Ranking, attempts: int, *, moves: bool = False) -> State:
+    """The state of a run in which nothing has happened yet; the parameters are what State says."""
     missing = Map({place: len(needs) for place, needs in enumerate(tasks.needs) if needs})
     ready = sorted((ranking.keys[place], place) for place, needs in enumerate(tasks.needs) if not needs)
     left_s = sum(task.seconds for task in tasks.all)
-    state = State(tasks, ranking, attempts, missing=missing, ready=tuple(ready), left_s=left_s)
+    state = State(tasks, ranking, attempts, moves=moves, missing=missing, ready=tuple(ready), left_s=left_s)
     for host in hosts:
         state = _with_host(state, host)
     return state
@@ -81,9 +83,22 @@ def doubted(state: State, cpv: Cpv, verdict: Verdict) -> bool:
     return not host.trusted and any(other is not host for other in state.usable)
 
 
+def is_moving(state: State, cpv: Cpv) -> bool:
+    """Whether `cpv` is being abandoned where it runs, to begin anew elsewhere: if it is lost it is nobody's fault."""
+    place = state.tasks.places[cpv]
+    return place in state.running and state.moved.get(place) == state.running[place].host
+
+
 def _filled(draft: Draft, now: float, actions: tuple[Action, ...] = ()) -> tuple[State, tuple[Action, ...]]:
     """Give idle nodes what the rule has for them."""
     again = draft.rule.place(draft, now)
+    move = moves.soonest(draft, now) if draft.moves else None
+    if move is not None and move.at <= now:
+        running = draft.running[move.place]
+        draft.moved[move.place] = running.host
+        actions = (*actions, Abandon(draft.tasks[move.place].cpv, running.node))
+    elif move is not None:
+        again = min(again, move.at)
     wake = (Wake(again),) if again < math.inf else ()
     started = (
         Dispatch(draft.tasks[place].cpv, draft.running[place].node, draft.tried[place]) for place in draft.started
@@ -111,6 +126,12 @@ def _finished(state: State, place: int, now: float, verdict: Verdict) -> tuple[D
     if place not in state.running:
         return draft, _late(state, draft, place, now, verdict)
     running = draft.stop(place)
+    if verdict is Verdict.LOST and is_moving(state, state.tasks.all[place].cpv):
+        draft.moved[place] = ""
+        draft.tried[place] -= 1
+        _shun(state, draft, place, running.host)
+        draft.open(place, now)
+        return draft, ()
     if verdict is Verdict.LOST and draft.tried[place] == state.attempts - 1:  # a last one is left
         _shun(state, draft, place, running.host)
     if doubted(state, state.tasks.all[place].cpv, verdict):

@@ -19,6 +19,14 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandon:
+    """Action: end this package on this node, so that it begins anew on a faster one."""
+
+    cpv: Cpv
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Action: this package can't be built, because that one failed."""
 
@@ -105,5 +113,5 @@ class Tick:
     at: float
 
 
-Action = Dispatch | Block | Wake | Rethink
+Action = Dispatch | Abandon | Block | Wake | Rethink
 Event = Finished | Joined | Left | Drained | Resumed | Allowed | Adopted | Tick

@@ -31,6 +31,8 @@ class Saved:
     tried: Mapping[int, int]
     shunned: Mapping[int, frozenset[str]]
     failed: Mapping[int, str]
+    moves: bool
+    moved: Mapping[int, str]
     ended: Mapping[int, Verdict]
     since: Mapping[int, float]
     left_s: float
@@ -53,6 +55,8 @@ def save(state: State) -> Saved:
         tried=dict(state.tried),
         shunned=dict(state.shunned),
         failed=dict(state.failed),
+        moves=state.moves,
+        moved=dict(state.moved),
         ended=dict(state.ended),
         since=dict(state.since),
         left_s=state.left_s,
@@ -83,6 +87,8 @@ def restore(saved: Saved) -> State:
         tried=Map(saved.tried),
         shunned=Map(saved.shunned),
         failed=Map(saved.failed),
+        moves=saved.moves,
+        moved=Map(saved.moved),
         ended=Map(saved.ended),
         since=Map(saved.since),
         left_s=saved.left_s,

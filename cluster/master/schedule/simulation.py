@@ -158,6 +158,8 @@ class _Run:
                 part, verdict = self.world.end(place, attempt)
                 speed = self.state.hosts[self.state.running[place].host].speed
                 self._expect_end(cpv, self.now + part * self.world.seconds[place] / speed, verdict)
+            case events.Abandon(cpv, _):
+                self._expect_end(cpv, self.now, Verdict.LOST)
             case events.Wake(at):
                 self.wake = at
             case events.Rethink():

@@ -169,6 +169,10 @@ class State:
     tried: Map[int, int] = field(default_factory=Map)
     shunned: Map[int, frozenset[str]] = field(default_factory=Map)
     """The hosts that a package is not tried on again, where it failed or was lost, unless that is all there are."""
+    moves: bool = False
+    """Whether what is late on a slow node begins anew on a faster one that is idle."""
+    moved: Map[int, str] = field(default_factory=Map)
+    """What did so, and the host that it is still on; "" if it has left that."""
     failed: Map[int, str] = field(default_factory=Map)
     """The host on which a package failed that is tried once more."""
     ended: Map[int, Verdict] = field(default_factory=Map)
@@ -201,6 +205,8 @@ class Draft:
         self.tasks = state.tasks.all
         self.hosts = state.hosts
         self.drained = state.drained
+        self.moves = state.moves
+        self.moved = dict(state.moved)
         self.rooms = state.rooms.mutate()
         self.limited = {pool.speed: pool.limited for pool in state.pools}
         self.idle = {pool.speed: list(pool.idle) for pool in state.pools}
@@ -227,6 +233,15 @@ class Draft:
     def free(self) -> bool:
         """Whether there is a node that may start a package."""
         return self.may and any(self.idle.values())
+
+    @property
+    def begun(self) -> list[int]:
+        """What is being built, but for what this draft began, which is not late."""
+        return [place for place in self._state.running if place in self.running]
+
+    def key(self, place: int) -> float:
+        """The least is wanted most."""
+        return self._state.ranking.keys[place]
 
     @property
     def may(self) -> bool:
@@ -315,6 +330,7 @@ class Draft:
             tried=self.tried.finish(),
             shunned=Map(self.shunned),
             failed=Map(self.failed),
+            moved=Map(self.moved),
             ended=self.ended.finish(),
             since=self.since.finish(),
             left_s=self.left_s,
