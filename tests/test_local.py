@@ -53,6 +53,10 @@ class FakeBuilder:
     def __init__(self) -> None:
         self.ends = {node: threading.Event() for node in HERE.nodes}
         self.begun: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.shares: list[dict[str, int]] = []
+
+    def share(self, slots: dict[str, int]) -> None:
+        self.shares.append(slots)
 
     def build(self, work: object, node: str, log: Path, entered: Callable[[str], None]) -> Product:
         self.begun.put(node)
@@ -75,7 +79,8 @@ def parts() -> tuple[FakeDelivery, FakeBuilder]:
 
 @pytest.fixture
 def engine(parts: tuple[Any, Any]) -> Iterator[LocalEngine]:
-    with LocalEngine(*parts, HERE) as engine:
+    delivery, builder = parts
+    with LocalEngine(delivery, (HERE, builder)) as engine:
         yield engine
 
 
@@ -94,6 +99,19 @@ def outcome(ends: queue.SimpleQueue[Outcome | BaseException]) -> tuple[Verdict, 
 def test_its_one_host_is_there_and_no_other_comes(engine: LocalEngine) -> None:
     assert engine.attend(lambda change: pytest.fail("nothing changes")) == (HERE,)
     assert not engine.expects()
+
+
+def test_each_host_builds_with_its_own_builder(parts: tuple[Any, FakeBuilder]) -> None:
+    board, other = Host("board", ("board:1",)), FakeBuilder()
+    there: Any = other
+    here: Any = parts[1]
+    with LocalEngine(parts[0], (HERE, here), (board, there)) as engine:
+        assert engine.attend(lambda change: None) == (HERE, board)
+        assert outcome(started(engine, "board:1")) == (Verdict.BUILT, "")
+        engine.share({"node-1": 3, "board:1": 1})
+    assert other.begun.get(timeout=_PATIENCE_S) == "board:1"
+    assert parts[1].begun.empty()
+    assert (parts[1].shares, other.shares) == ([{"node-1": 3}], [{"board:1": 1}])
 
 
 def test_nodes_build_at_once_and_each_tells_when_it_ends(engine: LocalEngine, parts: tuple[Any, FakeBuilder]) -> None:

@@ -12,7 +12,7 @@ from cluster import paths
 from cluster.errors import InputError, MachineError
 from cluster.host import runs
 from cluster.master import binhost as binhosts
-from cluster.master import bootstrap, claims, dispatch, equipment, expected, judge, mirror
+from cluster.master import boards, bootstrap, claims, dispatch, equipment, expected, judge, mirror
 from cluster.master.bulletin import Publisher
 from cluster.master.engines.delivery import FirstRound
 from cluster.master.engines.local import LocalEngine
@@ -80,10 +80,12 @@ def _build(
         count = min(nodes, len(plan.to_build))
         builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count, kind=kind)
         delivery = equipment.delivery_for(session, binhost, first=first)
-        engine = stack.enter_context(LocalEngine(delivery, builder, equipment.this_machine(session, count)))
+        others = boards.find(session, hardware, live, reporter)
+        here = equipment.this_machine(session, count), builder
+        engine = stack.enter_context(LocalEngine(delivery, here, *others))
         plan = with_toolchain(plan, hardware.stage)
         before = binhost.records()
-        sharing = stack.enter_context(_sharing(session, nodes, reporter))
+        sharing = stack.enter_context(_sharing(session, nodes + len(others), reporter))
         reporter.start(plan)
         name = session.name or session.target.name
         publisher = stack.enter_context(

@@ -1,4 +1,4 @@
-"""Nodes on this machine."""
+"""Nodes that builders in this process have: on this machine, and on others that are reached from here."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ def run(
 
 
 class LocalEngine:
-    """Builds in this process what the master delivers, on the one host `host`; to be left when all has ended."""
+    """Builds in this process what the master delivers, on each host by its builder; to be left when all has ended."""
 
-    def __init__(self, delivery: Delivery, builder: Builder, host: Host) -> None:
-        self._delivery, self._builder, self._host = delivery, builder, host
+    def __init__(self, delivery: Delivery, *places: tuple[Host, Builder]) -> None:
+        self._delivery, self._places = delivery, places
+        self._builders = {node: builder for host, builder in places for node in host.nodes}
         # A child dies with the thread that started it, so threads live as long as the engine.
-        self._pool = ThreadPoolExecutor(len(host.nodes), thread_name_prefix="node")
+        self._pool = ThreadPoolExecutor(len(self._builders), thread_name_prefix="node")
         self._abandoned: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -55,8 +56,8 @@ class LocalEngine:
         self._pool.shutdown(cancel_futures=True)
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
-        """This machine, which neither comes nor goes."""
-        return (self._host,)
+        """Its hosts, which neither come nor go."""
+        return tuple(host for host, _ in self._places)
 
     def expects(self) -> bool:
         """No other host comes."""
@@ -70,19 +71,21 @@ class LocalEngine:
     def abandon(self, node: str) -> None:
         """End the node."""
         self._abandoned.add(node)
-        self._builder.abandon(node)
+        self._builders[node].abandon(node)
 
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of the compile server's slots each node has."""
-        self._builder.share(slots)
+        for host, builder in self._places:
+            builder.share({node: slots[node] for node in host.nodes if node in slots})
 
     def stop(self) -> None:
         """End the nodes."""
-        self._builder.stop()
+        for _, builder in self._places:
+            builder.stop()
 
     def _work(self, job: Job, node: str, entered: Entered, ended: Ended) -> None:
         try:
-            outcome = run(self._delivery, self._builder, job, node, entered, lambda: node in self._abandoned)
+            outcome = run(self._delivery, self._builders[node], job, node, entered, lambda: node in self._abandoned)
         except BaseException as error:  # it must end the run, not hang it
             ended(error)
         else:
