@@ -1,0 +1,112 @@
+"""What is of ours in the `dask worker` of a host.
+
+    DASK_CONFIG=dask.yaml dask worker SCHEDULER --no-nanny --nthreads NODES+1 --resources node-arm64=NODES \\
+        --preload cluster.host.worker --host-name NAME --speed 1.5 --directory DIR
+
+What it has to say to the master it says in events of the topic `TOPIC`, not in results of Dask's, for which the
+master would have to ask: {"job": N, "phase": NAME} and, at the end, {"job": N, "came": what, pickled}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import pickle
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from distributed import get_worker
+
+from cluster import paths
+from cluster.errors import ClusterError
+from cluster.host.bench import Benches, Equipment
+from cluster.node import qemu
+
+log = logging.getLogger(__name__)
+
+TOPIC = "portage-cluster"
+ANNOUNCED = "portage-cluster"
+"""The key of what a worker says of itself as it registers."""
+
+_ECHO_S = 5.0
+_SILENT_S = 30.0
+"""A master that does not answer for so long is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A job as it goes to a host."""
+
+    job: int
+    node: str
+    equipment: Equipment
+    parcel: Any
+
+
+def versions() -> dict[str, str]:
+    """What has to be the same on master and hosts."""
+    return {name: importlib.metadata.version(name) for name in ("portage-cluster", "distributed")}
+
+
+def perform(packed: bytes) -> None:
+    """Do the pickled errand in this worker; what comes of it goes to the master by events."""
+    worker = get_worker()
+    errand: Errand = pickle.loads(packed)
+    say = partial(worker.log_event, TOPIC)
+    try:
+        bench = worker.benches.of(errand.equipment)
+        came = bench.build(errand.parcel, errand.node, lambda phase: say({"job": errand.job, "phase": phase}))
+    except ClusterError as error:
+        came = error
+    say({"job": errand.job, "came": pickle.dumps(came)})
+
+
+def abandon(node: str, dask_worker: Any) -> None:
+    """End what is being built in `node`."""
+    dask_worker.benches.abandon(node)
+
+
+def share(slots: dict[str, int], dask_worker: Any) -> None:
+    """How many compile slots each node of this host has."""
+    dask_worker.benches.share(slots)
+
+
+@click.command()
+@click.option("--host-name", required=True)
+@click.option("--speed", type=float, default=1.0)
+@click.option("--directory", type=click.Path(path_type=Path), required=True)
+def dask_setup(worker: Any, host_name: str, speed: float, directory: Path) -> None:
+    """Called by Dask before the worker registers (`--preload`)."""
+    worker.benches = Benches(directory)
+
+    def announced(worker: Any) -> dict[str, Any]:
+        room = {"memory_mib": qemu.available_mib(), "disk_mib": paths.free_mib(directory)}
+        return {"host": host_name, "speed": speed, "versions": versions(), **room}
+
+    worker.startup_information[ANNOUNCED] = announced
+    worker.loop.add_callback(_watch, worker)
+
+
+async def dask_teardown(worker: Any) -> None:
+    """Called by Dask as the worker closes, for whatever reason: its nodes end."""
+    await asyncio.to_thread(worker.benches.stop)
+
+
+async def _watch(worker: Any) -> None:
+    """Close the worker when the master is silent: a tunnel may stand where nobody is at its other end any more."""
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+    while worker.status.name in ("init", "running", "paused"):
+        await asyncio.sleep(_ECHO_S)
+        try:
+            await asyncio.wait_for(worker.scheduler.echo(data=b""), _ECHO_S)
+            heard = loop.time()
+        except (TimeoutError, OSError) as error:
+            log.info("the master does not answer: %r", error)
+        if loop.time() - heard > _SILENT_S:
+            log.warning("the master is gone")
+            await worker.close(reason="the master is gone")

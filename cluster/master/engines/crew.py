@@ -1,0 +1,297 @@
+"""The hosts that serve a master through Dask: who is there, and what is under way on each.
+
+Dask carries a job to the worker that it is for, tells which workers come and go, and decides nothing. All that hosts
+say is heard by one thread, in order, so that a job ends once: with what its host says of it, or with its host.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from cluster import lazy
+from cluster.errors import MachineError, NodeLost
+from cluster.host.bench import Equipment
+from cluster.host.tls import Identity
+from cluster.master.engines.engine import Came, Change, Went
+from cluster.master.engines.scheduler import CONFIG, Scheduler
+from cluster.master.schedule.hosts import Host
+
+dask = lazy.module("dask")
+distributed = lazy.module("distributed")
+worker = lazy.module("cluster.host.worker")
+announcer = lazy.module("cluster.master.engines.announcer")
+yaml = lazy.module("yaml")
+
+log = logging.getLogger(__name__)
+
+_GROUP = "build"
+"""Of all keys: Dask's work for one job grows with the number of groups."""
+_QUIET = dict.fromkeys(("distributed", "distributed.client"), "critical")
+"""Its complaints about hosts that go away are ours to make, in one line."""
+_CONNECT_S = 30.0
+_WATCH_S = 1.0
+_STOP_S = 10.0
+_CALLS = 8
+"""Calls to hosts at once: to share, to abandon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A job on its way to a host, there, or on its way back."""
+
+    node: str
+    address: str
+    """Of the worker that has it."""
+    entered: Callable[[str], None]
+    ended: Callable[[Any], None]
+    """Is told once: what the host's bench made, or the ClusterError that came of it."""
+
+
+@dataclass(slots=True)
+class Crew:
+    """What is known of hosts and jobs. Its methods may be called from any thread and return at once."""
+
+    client: Any
+    """Dask's."""
+    target: str
+    hear: Callable[[Change], None] = lambda change: None
+    calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_CALLS, "hosts"))
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _hosts: dict[str, Host] = field(default_factory=dict)
+    """By the address of the worker."""
+    _addresses: dict[str, str] = field(default_factory=dict)
+    """By the name of the host."""
+    _flights: dict[int, Flight] = field(default_factory=dict)
+    _futures: dict[int, Any] = field(default_factory=dict)
+    """Dask forgets a job whose future is gone."""
+    _shared: dict[str, dict[str, int]] = field(default_factory=dict)
+    """What each address is to know of its slots."""
+    _sharing: set[str] = field(default_factory=set)
+    """The addresses that are being told, one thing after the other."""
+    _numbers: Iterator[int] = field(default_factory=count)
+    _over: str = ""
+    """Why nothing starts any more."""
+
+    def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
+        """The hosts that are there; `hear` is told of others, by a thread that is not to wait."""
+        with self._lock:
+            self.hear = hear
+            return tuple(self._hosts.values())
+
+    def start(
+        self,
+        node: str,
+        equipment: Equipment,
+        parcel: Any,
+        entered: Callable[[str], None],
+        ended: Callable[[Any], None],
+    ) -> None:
+        """Let the host of `node` build `parcel` with `equipment`; see `Flight`."""
+        with self._lock:
+            host, _, number = node.rpartition(":")
+            address = self._addresses.get(host)
+            if address is None or self._over:
+                ended(NodeLost(self._over or f"{host} is gone"))
+                return
+            job = next(self._numbers)
+            self._flights[job] = Flight(node, address, entered, ended)
+            self._futures[job] = self._submitted(worker.Errand(job, local(number), equipment, parcel), address)
+
+    def abandon(self, node: str) -> None:
+        """End what is under way on `node`; its host says what comes of it."""
+        with self._lock:
+            address = self._addresses.get(node.rpartition(":")[0])
+            if address is not None and any(flight.node == node for flight in self._flights.values()):
+                self._call(address, worker.abandon, local(node.rpartition(":")[2]))
+
+    def share(self, slots: Mapping[str, int]) -> None:
+        """Tell each host how many compile slots each of its nodes has, if that is not what it had."""
+        by_address: dict[str, dict[str, int]] = {}
+        with self._lock:
+            for node, count in slots.items():
+                host, _, number = node.rpartition(":")
+                by_address.setdefault(self._addresses.get(host, ""), {})[local(number)] = count
+            by_address.pop("", None)
+            for address, own in by_address.items():
+                if self._shared.get(address) != own:
+                    self._shared[address] = own
+                    if address not in self._sharing:
+                        self._sharing.add(address)
+                        self.calls.submit(self._share, address)
+
+    def end(self, reason: str) -> None:
+        """Nothing starts any more, and what is under way is lost."""
+        with self._lock:
+            self._over = self._over or reason
+            for job in list(self._flights):
+                self._land(job, NodeLost(reason))
+
+    def said(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        """What a host or Dask's scheduler has said; called by Dask's client, one after the other."""
+        match event[1]:
+            case {"job": job, "phase": phase}:
+                if (flight := self._flights.get(job)) is not None:
+                    flight.entered(phase)
+            case {"job": job, "came": came}:
+                self._land(job, pickle.loads(came))
+            case {"job": job, "erred": why}:
+                self._land(job, MachineError("the host's worker could not do the job", why))
+            case {"came": address, "resources": resources, "said": said}:
+                self._came(address, resources, said)
+            case {"went": address, "reason": reason}:
+                self._went(address, reason)
+
+    def _submitted(self, errand: Any, address: str) -> Any:
+        return self.client.submit(
+            worker.perform,
+            pickle.dumps(errand),
+            key=(_GROUP, errand.job),
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+            resources={resource(self.target): 1},
+        )
+
+    def _land(self, job: int, came: Any) -> None:
+        """A job has ended, unless it has before."""
+        with self._lock:
+            flight = self._flights.pop(job, None)
+            self._futures.pop(job, None)
+        if flight is not None:
+            flight.ended(came)
+
+    def _came(self, address: str, resources: Mapping[str, float], said: Mapping[str, Any]) -> None:
+        nodes = int(resources.get(resource(self.target), 0))
+        unfit = unfitness(said, worker.versions())
+        with self._lock:
+            if address in self._hosts:
+                return
+            if unfit or not nodes:
+                log.warning("%s is not taken: %s", said.get("host", address), unfit or f"no node for {self.target}")
+                self.calls.submit(self._expel, address)
+                return
+            host = host_of(said, nodes)
+            if host.name in self._addresses:  # back before it was missed
+                self._went(self._addresses[host.name], "it came anew")
+            self._hosts[address] = host
+            self._addresses[host.name] = address
+            self.hear(Came(host))
+
+    def _went(self, address: str, reason: str) -> None:
+        with self._lock:
+            host = self._hosts.pop(address, None)
+            if host is None:
+                return
+            del self._addresses[host.name]
+            self._shared.pop(address, None)
+            self.hear(Went(host.name, reason))
+            for job in [job for job, flight in self._flights.items() if flight.address == address]:
+                self._land(job, NodeLost(f"{host.name} is gone: {reason}"))
+
+    def _expel(self, address: str) -> None:
+        with suppress(Exception):  # it may be gone by then
+            self.client.retire_workers([address], close_workers=True)
+
+    def _share(self, address: str) -> None:
+        """Tell what there is to know, until that has not changed meanwhile."""
+        told: dict[str, int] | None = None
+        while True:
+            with self._lock:
+                own = self._shared.get(address)
+                if own is None or own == told:
+                    self._sharing.discard(address)
+                    return
+            self._called(address, worker.share, own)
+            told = own
+
+    def _call(self, address: str, function: Callable[..., None], argument: object) -> None:
+        self.calls.submit(self._called, address, function, argument)
+
+    def _called(self, address: str, function: Callable[..., None], argument: object) -> None:
+        with suppress(Exception):  # a host that cannot be reached is told to be gone by Dask
+            self.client.run(function, argument, workers=[address], on_error="ignore")
+
+
+def resource(target: str) -> str:
+    """The resource of Dask's that counts a worker's nodes for `target`."""
+    return f"node-{target}"
+
+
+def local(number: str) -> str:
+    """What the node `number` of a host is called there."""
+    return f"node-{number}"
+
+
+def unfitness(said: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    """Why a host that says this of itself cannot serve a master with the versions `own`; "" if it can."""
+    if "host" not in said:
+        return "it does not say what it is"
+    theirs = said.get("versions", {})
+    other = next((name for name in own if theirs.get(name) != own[name]), None)
+    return f"it has {other} {theirs.get(other)}, the master {own[other]}" if other else ""
+
+
+def host_of(said: Mapping[str, Any], nodes: int) -> Host:
+    """The host that says this of itself."""
+    names = tuple(f"{said['host']}:{number}" for number in range(1, nodes + 1))
+    return Host(said["host"], names, said["speed"], memory_mib=said["memory_mib"], disk_mib=said["disk_mib"])
+
+
+@contextmanager
+def gathering(scheduler: Scheduler, identity: Identity, target: str) -> Iterator[Crew]:
+    """The crew of the workers of `scheduler` that have nodes for `target`; they are told to end with the context.
+
+    Raises MachineError if the scheduler does not answer.
+    """
+    with CONFIG.open() as stream:
+        dask.config.update(dask.config.config, {**yaml.safe_load(stream), "logging": _QUIET})
+    security = distributed.security.Security(
+        require_encryption=True,
+        tls_ca_file=str(identity.authority),
+        tls_client_cert=str(identity.certificate),
+        tls_client_key=str(identity.key),
+    )
+    try:
+        client = distributed.Client(scheduler.address, security=security, set_as_default=False, timeout=_CONNECT_S)
+    except OSError as error:
+        raise MachineError("the Dask scheduler does not answer", str(error)) from error
+    crew, over = Crew(client, target), threading.Event()
+    watch = threading.Thread(target=_watch, args=(scheduler, crew, over), name="scheduler", daemon=True)
+    try:
+        client.subscribe_topic(worker.TOPIC, crew.said)
+        client.run_on_scheduler(announcer.call_roll, client.id)
+        watch.start()
+        yield crew
+    finally:
+        over.set()
+        disband(crew)
+
+
+def disband(crew: Crew) -> None:
+    """End what is under way, and all workers."""
+    crew.end("the run is being stopped")
+    ending = threading.Thread(target=_shut_down, args=(crew.client,), name="disband", daemon=True)
+    ending.start()
+    ending.join(_STOP_S)  # the scheduler is killed in any case, and then its workers end
+    crew.calls.shutdown(wait=False, cancel_futures=True)
+
+
+def _shut_down(client: Any) -> None:
+    with suppress(Exception):  # the scheduler may be gone
+        client.shutdown()
+
+
+def _watch(scheduler: Scheduler, crew: Crew, over: threading.Event) -> None:
+    """Without its scheduler a crew is lost."""
+    while not over.wait(_WATCH_S):
+        if scheduler.child.ended:
+            crew.end(f"the Dask scheduler has ended: {scheduler.child.why()}")
+            return
