@@ -42,7 +42,7 @@ _VERBS = {
     "history": ("history_show", "history_errors", "history_export", "history_import", "history_restore"),
     "bench": (
         *("bench_emulation", "bench_process", "bench_node"),
-        *("bench_plan", "bench_size", "bench_schedule", "bench_scale"),
+        *("bench_plan", "bench_dispatch", "bench_size", "bench_schedule", "bench_scale"),
     ),
 }
 """The functions of each module of `cluster.verbs`."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.master.schedule import core, slots, tasks
-from cluster.master.schedule.events import Tick
+from cluster.master.schedule.events import Finished, Tick
 from cluster.master.schedule.hosts import Host
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import State, ranked
 from cluster.master.schedule.tasks import Task
-from cluster.model import Cpv
+from cluster.model import Cpv, Verdict
 
 
 @pytest.mark.parametrize(
@@ -38,8 +40,8 @@ def running(*seconds: float, nodes: int) -> State:
 def test_slots_go_to_what_the_end_waits_for() -> None:
     state = running(100.0, 10.0, 50.0, nodes=3)
     wanted = {Cpv("cat/p0-1"): 3, Cpv("cat/p1-1"): 4, Cpv("cat/p2-1"): 3}
-    assert slots.shares(state, 6, wanted) == {"node-0": 3, "node-1": 2, "node-2": 1}
-    assert slots.shares(state, 2, wanted) == {"node-0": 1, "node-1": 1, "node-2": 1}
+    assert slots.shares(state, 6, wanted, state.hosts) == {"node-0": 3, "node-1": 2, "node-2": 1}
+    assert slots.shares(state, 2, wanted, state.hosts) == {"node-0": 1, "node-1": 1, "node-2": 1}
 
 
 @given(st.lists(st.floats(1, 100), min_size=1, max_size=6), st.integers(1, 8), st.integers(1, 16), st.data())
@@ -48,9 +50,21 @@ def test_every_node_has_a_slot_and_together_no_more_than_there_are(
 ) -> None:
     state = running(*seconds, nodes=nodes)
     wanted = {task.cpv: data.draw(st.integers(1, 8)) for task in state.tasks.all}
-    given_ = slots.shares(state, count, wanted)
+    given_ = slots.shares(state, count, wanted, state.hosts)
     assert set(given_) == {one.node for one in state.running.values()}
     assert all(share >= 1 for share in given_.values())
     assert sum(given_.values()) <= max(count, len(given_))
     for place, one in state.running.items():
         assert given_[one.node] <= wanted[state.tasks.all[place].cpv]
+
+
+def test_shares_are_worked_out_anew_only_where_something_changed() -> None:
+    todo = tasks.of(Task(Cpv(f"cat/p{number}-1"), 10.0 + number) for number in range(3))
+    hosts = [Host("one", ("one:1",)), Host("two", ("two:1", "two:2"))]
+    before = core.schedule(core.start(todo, hosts, ranked(Earliest(), todo), 1), Tick(0.0))[0]
+    place, ended = next(iter(before.running.items()))
+    after = core.schedule(before, Finished(9.0, todo.all[place].cpv, Verdict.BUILT))[0]
+    assert slots.touched(before, before) == frozenset()
+    assert slots.touched(before, after) == {ended.host}
+    assert slots.touched(after, core.reranked(after, replace(after.ranking))) == {"one", "two"}
+    assert set(slots.shares(after, 4, {}, ["two"])) == {one.node for one in after.running.values() if one.host == "two"}

@@ -12,6 +12,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from cluster import widetable
+from cluster.bench import dispatch as dispatches
 from cluster.bench import memory
 from cluster.bench import nodes as node_times
 from cluster.bench import plans as plan_times
@@ -269,3 +270,16 @@ def _print_memory(console: Console, idle: memory.Idle) -> None:
     console.print(table)
     further = "" if idle.further_mib is None else f"; each further one: {idle.further_mib:.0f} MiB"
     _line(console, f"one node: {idle.one.pss_mib:.0f} MiB{further}")
+
+
+def dispatch(console: Console, report: dispatches.Report) -> None:
+    """Packages a second, and the CPU time of each process, through the loop alone and through Dask."""
+    what = f"{report.packages} packages that take no time, {report.workers} nodes at once"
+    _line(console, f"{what}; {dispatches.RATE:g} a second are promised; CPU milliseconds for each package")
+    table = widetable.table("through", numbers=("seconds", "a second", "master", "scheduler", "workers"))
+    for name, one in (("the loop alone", report.loop), ("Dask", report.dask)):
+        cpu = (f"{spent:.2f}" for spent in (one.master_ms, one.scheduler_ms, one.workers_ms))
+        table.add_row(name, f"{one.seconds:.1f}", f"{one.rate:.0f}", *cpu)
+    console.print(table)
+    _line(console, "workers are Dask's own objects over TLS, hundreds in a process, and build nothing")
+    _print_machine(console, report.machine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -127,7 +127,7 @@ class _Loop:
     quarantine_after: int
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
-    shares: Mapping[str, int] = field(default_factory=dict)
+    shares: dict[str, int] = field(default_factory=dict)
     given: dict[Cpv, _Given] = field(default_factory=dict)
     """By package, what its end is waited for of; what a host that is gone was given is not among it."""
     late: dict[Cpv, Outcome] = field(default_factory=dict)
@@ -289,9 +289,10 @@ class _Loop:
 
     def _step(self, event: events.Event) -> None:
         self.wake = math.inf
-        self.state, actions = core.schedule(self.state, event)
+        before = self.state
+        self.state, actions = core.schedule(before, event)
         self._show()
-        self._share()
+        self._share(before)
         for action in actions:
             self._act(action)
 
@@ -343,12 +344,14 @@ class _Loop:
         task = self.state.tasks.all[self.state.tasks.places[cpv]]
         return slots.jobs(task.parallelism, self.compiles.jobs, self.compiles.most_jobs)
 
-    def _share(self) -> None:
-        """Tell the engine who is to have how many compile slots."""
-        running = (self.state.tasks.all[place].cpv for place in self.state.running)
-        shares = slots.shares(self.state, self.compiles.slots, {cpv: self._jobs(cpv) for cpv in running})
-        if shares != self.shares:
-            self.shares = shares
+    def _share(self, before: State) -> None:
+        """Tell the engine who is to have how many compile slots, where that may have changed."""
+        hosts = slots.touched(before, self.state)
+        running = (self.state.tasks.all[place].cpv for place, one in self.state.running.items() if one.host in hosts)
+        wanted = {cpv: self._jobs(cpv) for cpv in running}
+        shares = slots.shares(self.state, self.compiles.slots, wanted, hosts)
+        if shares.items() - self.shares.items():
+            self.shares |= shares
             self.engine.share(shares)
 
     def _finish(self, outcome: Outcome) -> None:

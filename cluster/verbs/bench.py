@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from cluster import report
 from cluster.bench import chart, emulation, gentoo, plans, scale, size, starts, tables
+from cluster.bench import dispatch as dispatch_bench
 from cluster.bench import nodes as node_bench
 from cluster.bench import schedule as schedule_bench
 from cluster.options import Common, What, at_least_one, console_for, open_one, print_json
@@ -171,4 +172,24 @@ def bench_scale(
         print_json(measured.json())
     else:
         tables.scale(console, measured)
+    return 0
+
+
+def bench_dispatch(
+    *,
+    workers: Annotated[int, Parameter(help="Hosts of one node each, which take no time to build.")] = 1000,
+    packages: Annotated[int, Parameter(help="How many are built.")] = 20_000,
+    common: Common | None = None,
+) -> int:
+    """Measure how many packages a second a master gives to its hosts through Dask, and through its loop alone."""
+    common = common or Common()
+    at_least_one(workers, "--workers")
+    at_least_one(packages, "--packages")
+    console = console_for(common)
+    with report.Reporter(console) as reporter:
+        measured = dispatch_bench.measure(workers, packages, reporter)
+    if common.json:
+        print_json(measured.json())
+    else:
+        tables.dispatch(console, measured)
     return 0

@@ -69,7 +69,10 @@ class Engine(Protocol):
         ...
 
     def share(self, slots: Mapping[str, int]) -> None:
-        """How many of its host's compile slots each node has from now on, where all want more than there are."""
+        """How many of its host's compile slots each node has from now on, where all want more than there are.
+
+        Of a host that is named all nodes that build are; on others it is as it was.
+        """
         ...
 
     def stop(self) -> None:
