@@ -109,9 +109,10 @@ def test_each_host_builds_with_its_own_builder(parts: tuple[Any, FakeBuilder]) -
         assert engine.attend(lambda change: None) == (HERE, board)
         assert outcome(started(engine, "board:1")) == (Verdict.BUILT, "")
         engine.share({"node-1": 3, "board:1": 1})
+        engine.share({"board:1": 2})  # the other host keeps what it has
     assert other.begun.get(timeout=_PATIENCE_S) == "board:1"
     assert parts[1].begun.empty()
-    assert (parts[1].shares, other.shares) == ([{"node-1": 3}], [{"board:1": 1}])
+    assert (parts[1].shares, other.shares) == ([{"node-1": 3}], [{"board:1": 1}, {"board:1": 2}])
 
 
 def test_nodes_build_at_once_and_each_tells_when_it_ends(engine: LocalEngine, parts: tuple[Any, FakeBuilder]) -> None:

@@ -215,7 +215,7 @@ def _joined(
     children = []
     for process in range(_PROCESSES):
         own = range(workers)[process::_PROCESSES]
-        words = [scheduler.address, place, str(process), str(len(own))]
+        words = [scheduler.address, str(place), str(process), str(len(own))]
         argv = [sys.executable, "-m", "cluster.bench.dispatch", *words]
         children.append(stack.enter_context(Child(argv, log_path=place / f"{process}.log", env=environment)))
     deadline = time.monotonic() + _JOINING_S

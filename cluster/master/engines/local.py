@@ -76,7 +76,9 @@ class LocalEngine:
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of the compile server's slots each node has."""
         for host, builder in self._places:
-            builder.share({node: slots[node] for node in host.nodes if node in slots})
+            own = {node: slots[node] for node in host.nodes if node in slots}
+            if own:
+                builder.share(own)
 
     def stop(self) -> None:
         """End the nodes."""
