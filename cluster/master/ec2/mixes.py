@@ -140,6 +140,7 @@ def propose(
     for market in markets:
         search.play_all(market, _alone(offers, limits.hosts))
         search.play_all(market, _paired(offers, limits.hosts))
+        search.play_all(market, _near(_front(search.played[market]), offers, limits.hosts))
         search.play_all(market, _helped(_front(search.played[market]), offers, limits.hosts))
     found = tuple(mix for market in markets for mix in _thinned(list(map(search.refined, search.front(market)))))
     every = [mix for mixes in search.played.values() for mix in mixes]
@@ -170,6 +171,19 @@ def _paired(offers: Sequence[Offer], most: int) -> Iterator[Fleet]:
         for first, second in product(_PARTNERS, _PARTNERS):
             if one.speed != other.speed and first + second <= most:
                 yield Fleet(((one, first), (other, second)))
+
+
+def _near(mixes: Iterable[Mix], offers: Sequence[Offer], most: int) -> Iterator[Fleet]:
+    """The fleets of `mixes` with one instance more or less of a type, or as many nodes in other sizes of it."""
+    for mix in mixes:
+        for at, (offer, count) in enumerate(mix.fleet.building):
+            sizes = (other for other in offers if other.speed == offer.speed and count * offer.nodes % other.nodes == 0)
+            resized = ((other, count * offer.nodes // other.nodes) for other in sizes)
+            for changed in ((offer, count - 1), (offer, count + 1), *resized):
+                parts = (*mix.fleet.building[:at], changed, *mix.fleet.building[at + 1 :])
+                fleet = Fleet(tuple((one, many) for one, many in parts if many))
+                if 0 < fleet.count <= most:
+                    yield fleet
 
 
 def _helped(mixes: Iterable[Mix], offers: Sequence[Offer], most: int) -> Iterator[Fleet]:
