@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import queue
 import socket
 import ssl
@@ -121,6 +122,11 @@ class FakeClient:
     def __init__(self) -> None:
         self.may = threading.Event()
         self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.errands: list[Any] = []
+        self.loop = SimpleNamespace(add_callback=lambda call, *what: call(*what))
+
+    def submit(self, function: Any, packed: bytes, **how: Any) -> None:
+        self.errands.append(pickle.loads(packed))
 
     def run(self, function: Any, *arguments: Any, workers: list[str], on_error: str) -> None:
         self.calls.put((function.__name__, *arguments, *workers))
@@ -136,6 +142,10 @@ def test_hosts_are_told_of_their_own_slots_when_they_change_and_last_of_the_late
     client = FakeClient()
     crew = crews.Crew(client, TARGET)
     crew.said(came("h", "tls://1", 2))
+    crew.share({"h:1": 3, "h:2": 3})  # what they are to build brings it
+    for node in ("h:1", "h:2"):
+        crew.start(node, FakeEquipment(), "hang", print, print)
+    assert [errand.slots for errand in client.errands] == [{"node-1": 3, "node-2": 3}] * 2
     crew.share({"h:1": 3, "h:2": 1, "gone:1": 4})
     assert client.calls.get(timeout=PATIENCE_S) == ("share", {"node-1": 3, "node-2": 1}, "tls://1")
     crew.share({"h:1": 4, "h:2": 0})

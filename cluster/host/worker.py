@@ -14,6 +14,7 @@ import importlib.metadata
 import logging
 import pickle
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ class Errand:
     node: str
     equipment: Equipment
     parcel: Any
+    slots: Mapping[str, int]
+    """Compile slots of this host's nodes from now on; empty for no change."""
 
 
 def versions() -> dict[str, str]:
@@ -58,6 +61,8 @@ def perform(packed: bytes) -> None:
     worker = get_worker()
     errand: Errand = pickle.loads(packed)
     say = partial(worker.log_event, TOPIC)
+    if errand.slots:
+        worker.benches.share(errand.slots)
     try:
         bench = worker.benches.of(errand.equipment)
         came = bench.build(errand.parcel, errand.node, lambda phase: say({"job": errand.job, "phase": phase}))

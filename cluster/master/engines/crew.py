@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,6 +70,8 @@ class Crew:
     _addresses: dict[str, str] = field(default_factory=dict)
     """By the name of the host."""
     _flights: dict[int, Flight] = field(default_factory=dict)
+    _jobs: dict[str, int] = field(default_factory=dict)
+    """The last of each node."""
     _futures: dict[int, Any] = field(default_factory=dict)
     """Dask forgets a job whose future is gone."""
     _shared: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -95,25 +97,32 @@ class Crew:
         ended: Callable[[Any], None],
     ) -> None:
         """Let the host of `node` build `parcel` with `equipment`; see `Flight`."""
+        host, _, number = node.rpartition(":")
         with self._lock:
-            host, _, number = node.rpartition(":")
-            address = self._addresses.get(host)
-            if address is None or self._over:
-                ended(NodeLost(self._over or f"{host} is gone"))
-                return
-            job = next(self._numbers)
-            self._flights[job] = Flight(node, address, entered, ended)
-            self._futures[job] = self._submitted(worker.Errand(job, local(number), equipment, parcel), address)
+            address = None if self._over else self._addresses.get(host)
+            if address is not None:
+                job, slots = next(self._numbers), self._shared.get(address, {})
+                self._flights[job] = Flight(node, address, entered, ended)
+                self._jobs[node] = job
+        if address is None:
+            ended(NodeLost(self._over or f"{host} is gone"))
+            return
+        packed = pickle.dumps(worker.Errand(job, local(number), equipment, parcel, slots))
+        # By the thread that hears hosts: several would wait for each other, and it for them, in Dask's client.
+        self.client.loop.add_callback(self._submit, job, packed, address)
 
     def abandon(self, node: str) -> None:
         """End what is under way on `node`; its host says what comes of it."""
         with self._lock:
             address = self._addresses.get(node.rpartition(":")[0])
-            if address is not None and any(flight.node == node for flight in self._flights.values()):
+            if address is not None and self._jobs.get(node) in self._flights:
                 self._call(address, worker.abandon, local(node.rpartition(":")[2]))
 
     def share(self, slots: Mapping[str, int]) -> None:
-        """Tell each host how many compile slots each of its nodes has, if that is not what it had."""
+        """Tell each host how many compile slots each of its nodes has, if that is not what it had.
+
+        A node that builds nothing is about to: what it is to build brings the news, and the host need not be called.
+        """
         by_address: dict[str, dict[str, int]] = {}
         with self._lock:
             for node, count in slots.items():
@@ -123,7 +132,7 @@ class Crew:
             for address, own in by_address.items():
                 if self._shared.get(address) != own:
                     self._shared[address] = own
-                    if address not in self._sharing:
+                    if address not in self._sharing and self._are_busy(address, own):
                         self._sharing.add(address)
                         self.calls.submit(self._share, address)
 
@@ -149,16 +158,26 @@ class Crew:
             case {"went": address, "reason": reason}:
                 self._went(address, reason)
 
-    def _submitted(self, errand: Any, address: str) -> Any:
-        return self.client.submit(
-            worker.perform,
-            pickle.dumps(errand),
-            key=(_GROUP, errand.job),
-            workers=[address],
-            allow_other_workers=False,
-            pure=False,
-            resources={resource(self.target): 1},
-        )
+    def _are_busy(self, address: str, nodes: Iterable[str]) -> bool:
+        """Whether a host builds in all of these nodes, by their names there."""
+        own = {local(node.rpartition(":")[2]): node for node in self._hosts[address].nodes}
+        return all(self._jobs.get(own[node]) in self._flights for node in nodes)
+
+    def _submit(self, job: int, packed: bytes, address: str) -> None:
+        if job not in self._flights:  # its host went
+            return
+        try:
+            self._futures[job] = self.client.submit(
+                worker.perform,
+                packed,
+                key=(_GROUP, job),
+                workers=[address],
+                allow_other_workers=False,
+                pure=False,
+                resources={resource(self.target): 1},
+            )
+        except Exception as error:  # the job must end, whatever Dask has against it
+            self._land(job, MachineError("Dask does not take the job", str(error)))
 
     def _land(self, job: int, came: Any) -> None:
         """A job has ended, unless it has before."""
