@@ -186,7 +186,9 @@ class _Silent:
 
 
 def _measured(plan: Plan, engine: Any, spent: Callable[[], tuple[float, float, float]]) -> Measured:
-    estimates = {package.cpv: Estimate(1.0, Basis.BUILT) for package in plan.packages}
+    # As long as a package is on its way at the promised rate: far off, the rule would be chosen anew all along.
+    expected_s = len(engine.attend(lambda change: None)) / RATE
+    estimates = {package.cpv: Estimate(expected_s, Basis.BUILT) for package in plan.packages}
     todo = tasks_of(plan, estimates)
     silent: Any = _Silent()
     before, start = spent(), time.monotonic()
