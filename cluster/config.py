@@ -67,6 +67,7 @@ class Node(_Section):
 class Hosts(_Section):
     """`[hosts]`"""
 
+    use: bool
     quarantine_after: _Positive
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from cluster.bench import machine, memory
 from cluster.bench.prepared import prepared, require_built
 from cluster.errors import NodeLost
+from cluster.host import kit as kits
 from cluster.host import runs
 from cluster.host.builder import Builder
 from cluster.master import equipment
@@ -165,7 +166,7 @@ def measure(session: Session, atom: str, nodes: int, repeat: int, reporter: Repo
     """
     with prepared(session, atom, nodes, reporter) as bench, ExitStack() as stack:
         compiles = bench.live.directory / "compiles"
-        hardware = equipment.warmed(bench.session, bench.hardware, reporter)
+        hardware = kits.warmed(equipment.kit_of(bench.session), bench.hardware, reporter)
         builder = equipment.builder_for(
             bench.session, hardware, bench.live, stack, reporter, nodes=1, compiles=compiles
         )

@@ -6,7 +6,7 @@ import fcntl
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cluster import paths
 from cluster.errors import InputError, MachineError
@@ -14,8 +14,11 @@ from cluster.host import runs
 from cluster.master import binhost as binhosts
 from cluster.master import boards, bootstrap, claims, dispatch, equipment, expected, judge, mirror
 from cluster.master.bulletin import Publisher
-from cluster.master.engines.delivery import FirstRound
+from cluster.master.engines import remote
+from cluster.master.engines.delivery import Delivery, FirstRound
+from cluster.master.engines.engine import Engine
 from cluster.master.engines.local import LocalEngine
+from cluster.master.hosts.registry import Machine
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
 from cluster.master.progress import Reporter
@@ -23,6 +26,7 @@ from cluster.master.schedule.tasks import Tasks
 from cluster.master.session import Session
 from cluster.model import Action, Cpv, Outcome, Package, Plan, Result, Verdict
 from cluster.node import verify
+from cluster.node.node import Hardware
 
 _BUILD_MIB = 1500
 
@@ -74,18 +78,15 @@ def _build(
             reporter.warn(f"cleaned up after {left} run{'s' if left > 1 else ''} that had been killed")
         for directory, purpose in ((session.directories.state, "the nodes' disks"), (session.binhost, "the binhost")):
             paths.require_space(directory, _BUILD_MIB, purpose)
-        kind = session.config.node.driver
-        hardware = equipment.hardware_for(session, nodes, reporter, kind)
         live = stack.enter_context(runs.Run(session.directories.state))
-        count = min(nodes, len(plan.to_build))
-        builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count, kind=kind)
         delivery = equipment.delivery_for(session, binhost, first=first)
-        others = boards.find(session, hardware, live, reporter)
-        here = equipment.this_machine(session, count), builder
-        engine = stack.enter_context(LocalEngine(delivery, here, *others))
-        plan = with_toolchain(plan, hardware.stage)
+        machines = remote.machines(session)
+        if machines:
+            site = _elsewhere(session, machines, delivery, live, stack, reporter)
+        else:
+            site = _here(session, min(nodes, len(plan.to_build)), nodes, delivery, live, stack, reporter)
+        plan = with_toolchain(plan, site.hardware.stage)
         before = binhost.records()
-        sharing = stack.enter_context(_sharing(session, nodes + len(others), reporter))
         reporter.start(plan)
         name = session.name or session.target.name
         publisher = stack.enter_context(
@@ -93,20 +94,63 @@ def _build(
         )
         outcomes = dispatch.run(
             plan,
-            engine,
+            site.engine,
             attempts=session.config.build.attempts,
             todo=_tasks(session, plan, journal, urgent),
             compiles=equipment.compiles_of(session),
             progress=reporter,
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
-            part=sharing,
+            part=site.sharing,
             watcher=publisher,
             quarantine_after=session.config.hosts.quarantine_after,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)
     return Result(plan, outcomes, round(time.monotonic() - start, 2), session.binhost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """Where a run builds."""
+
+    engine: Engine
+    hardware: Hardware
+    sharing: claims.Sharing | None
+    """Its part in the nodes; None where it has them for itself alone."""
+
+
+def _here(
+    session: Session,
+    count: int,
+    nodes: int,
+    delivery: Delivery,
+    live: runs.Run,
+    stack: ExitStack,
+    reporter: Reporter,
+) -> _Site:
+    """`count` of the `nodes` nodes of this machine, and those of `[nodes.NAME]`."""
+    kind = session.config.node.driver
+    hardware = equipment.hardware_for(session, nodes, reporter, kind)
+    builder = equipment.builder_for(session, hardware, live, stack, reporter, nodes=count, kind=kind)
+    others = boards.find(session, hardware, live, reporter)
+    here = equipment.this_machine(session, count), builder
+    engine = stack.enter_context(LocalEngine(delivery, here, *others))
+    return _Site(engine, hardware, stack.enter_context(_sharing(session, nodes + len(others), reporter)))
+
+
+def _elsewhere(
+    session: Session,
+    machines: tuple[Machine, ...],
+    delivery: Delivery,
+    live: runs.Run,
+    stack: ExitStack,
+    reporter: Reporter,
+) -> _Site:
+    """The hosts that have been added; this machine only says who builds what."""
+    hardware = equipment.hardware_for(session, 0, reporter, "chroot")  # of the stage, which hosts have too
+    engine = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter))
+    return _Site(engine, hardware, None)
 
 
 def _sharing(session: Session, nodes: int, reporter: Reporter) -> claims.Sharing:

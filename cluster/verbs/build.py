@@ -23,6 +23,9 @@ def build(
     driver: Annotated[
         Literal["qemu", "chroot"] | None, Parameter(help="What a node is; by default what node.driver says.")
     ] = None,
+    local: Annotated[
+        bool, Parameter(negative="", help="Build on this machine alone, though hosts have been added.")
+    ] = False,
     plain: Annotated[
         bool, Parameter(negative="", help="Give nodes no help: boot, emerge and compile in them.")
     ] = False,
@@ -41,7 +44,8 @@ def build(
     """Build ATOMS (packages and @sets) into the binhost."""
     what, common = what or What(), common or Common()
     opened = tuple(
-        _weighed(_driven(_helped(session, plain, audit_compiles), driver), weight) for session in open_all(what, common)
+        _weighed(_placed(_driven(_helped(session, plain, audit_compiles), driver), local), weight)
+        for session in open_all(what, common)
     )
     if nodes is not None:
         at_least_one(nodes, "--nodes")
@@ -98,6 +102,14 @@ def _driven(session: Session, driver: Literal["qemu", "chroot"] | None) -> Sessi
         return session
     node = session.config.node.model_copy(update={"driver": driver})
     return replace(session, config=session.config.model_copy(update={"node": node}))
+
+
+def _placed(session: Session, local: bool) -> Session:
+    """The session, on this machine alone if `build`'s option says so."""
+    if not local:
+        return session
+    hosts = session.config.hosts.model_copy(update={"use": False})
+    return replace(session, config=session.config.model_copy(update={"hosts": hosts}))
 
 
 def _weighed(session: Session, weight: float | None) -> Session:

@@ -54,9 +54,10 @@ class DaskEngine:
         courier: Courier,
         equipment: Equipment,
         expects: Callable[[], bool] = lambda: False,
+        attending: Callable[[Callable[[Change], None]], None] = lambda hear: None,
     ) -> None:
         self._crew, self._delivery, self._courier, self._equipment = crew, delivery, courier, equipment
-        self._expects = expects
+        self._expects, self._attending = expects, attending
         # Apart, so that what is built is not kept waiting by sources that are slow to come.
         self._preparing = ThreadPoolExecutor(_HANDS, "prepare")
         self._concluding = ThreadPoolExecutor(_HANDS, "conclude")
@@ -72,6 +73,7 @@ class DaskEngine:
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
         """The hosts that have come so far."""
+        self._attending(hear)
         return self._crew.attend(hear)
 
     def expects(self) -> bool:

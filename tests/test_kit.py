@@ -10,7 +10,7 @@ import pytest
 from cluster import config
 from cluster.errors import MachineError
 from cluster.host import hostcompiler
-from cluster.master import equipment
+from cluster.host import kit as kits
 
 
 class Heard:
@@ -29,10 +29,9 @@ class Heard:
 def found(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> tuple[Any, list[str]]:
     """The cross compiler of a session whose config differs in `sections`, and the warnings."""
     heard = Heard()
-    some: Any = SimpleNamespace(
-        config=config.load().model_copy(update=sections), target=None, directories=SimpleNamespace(cache=None)
-    )
-    cross = equipment._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
+    wanted = config.load().model_copy(update=sections)
+    some: Any = SimpleNamespace(compile=wanted.compile, distcc=wanted.distcc, target=None, cache=None)
+    cross = kits._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
     return cross, heard.warnings
 
 

@@ -1,0 +1,92 @@
+"""The engine of a run on other hosts, with all that it needs here: a scheduler, the master's files, workers there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from cluster.errors import InputError
+from cluster.host import blobs
+from cluster.host.shelf import Shelf
+from cluster.host.store import Store
+from cluster.host.tls import Authority
+from cluster.host.workshop import Trade
+from cluster.master.ec2 import notices
+from cluster.master.engines import crew, scheduler
+from cluster.master.engines.courier import Courier
+from cluster.master.engines.dask import DaskEngine
+from cluster.master.engines.delivery import Delivery
+from cluster.master.engines.engine import Change, Draining
+from cluster.master.hosts import link, outposts
+from cluster.master.hosts.outposts import Headquarters
+from cluster.master.hosts.registry import Machine, Registry, State
+from cluster.master.progress import Reporter
+from cluster.master.session import Session
+
+_MASTER = "master"
+
+
+def machines(session: Session) -> tuple[Machine, ...]:
+    """The hosts that are ready to build for the session's target; none where it is to build on this machine alone.
+
+    Raises InputError for a broken registry.
+    """
+    if not session.config.hosts.use:
+        return ()
+    found = Registry(session.directories.hosts).all()
+    return tuple(one for one in found if one.state is State.READY and one.nodes.get(session.target.name))
+
+
+@contextmanager
+def engine(
+    session: Session, chosen: tuple[Machine, ...], delivery: Delivery, directory: Path, reporter: Reporter
+) -> Iterator[DaskEngine]:
+    """An engine on the `chosen` hosts, and on those that are added meanwhile; its files here are in `directory`.
+
+    Raises InputError without Dask or for hosts of different kinds, MachineError where the master's part does not start.
+    """
+    name, hosts = session.target.name, session.directories.hosts
+    scheduler.require()
+    trade = _trade(session, chosen)
+    reporter.step(f"starting workers on {', '.join(machine.name for machine in chosen)}")
+    with ExitStack() as stack:
+        authority = Authority(hosts / "authority")
+        mine = authority.issue(_MASTER)
+        shelf, store = Shelf(session.directories.cache / "shelf"), Store(directory / "came")
+        files = stack.enter_context(blobs.serving(shelf.find, mine))
+        client = stack.enter_context(blobs.Client(mine))
+        courier = Courier(shelf, store, client, delivery.log)
+        running = stack.enter_context(scheduler.running(mine, directory))
+        base = Headquarters(name, running.port, files.port, courier, authority, link.identity(hosts))
+        posts = stack.enter_context(outposts.kept(base, Registry(hosts), reporter.warn))
+        gathered = stack.enter_context(crew.gathering(running, mine, name))
+
+        def attend(hear: Callable[[Change], None]) -> None:
+            posts.attend(hear)
+            stack.enter_context(notices.watching(chosen, link.identity(hosts), _noticed(hear)))
+
+        yield stack.enter_context(DaskEngine(gathered, delivery, courier, trade, posts.expects, attend))
+
+
+def _trade(session: Session, chosen: tuple[Machine, ...]) -> Trade:
+    """What the hosts are to build, and how. Raises InputError for hosts whose nodes are not of one kind."""
+    name, wanted = session.target.name, session.config
+    kinds = {outposts.kind_of(machine, name) for machine in chosen}
+    if len(kinds) > 1:
+        raise InputError(
+            f"some hosts build {name} in QEMU nodes, others in chroots",
+            "add them with the same --driver, or drain those of one kind",
+        )
+    most = max(machine.nodes[name] for machine in chosen)
+    return Trade(name, kinds.pop(), most, wanted.node, wanted.compile, wanted.distcc)
+
+
+def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:
+    """Tells the run of hosts that Amazon takes back; of those that are gone Dask tells."""
+
+    def heard(news: notices.News) -> None:
+        if isinstance(news, notices.Draining):
+            hear(Draining(news.name, f"Amazon takes it back at {news.at}" if news.at else "Amazon takes it back"))
+
+    return heard
