@@ -25,6 +25,7 @@ class Shelf:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = threading.Lock()
+        self._packing = threading.Lock()
         self._blobs: dict[Hashable, Blob] = {}
         """Of a file in a certain state."""
         self._places: dict[str, tuple[Path, Hashable]] = {}
@@ -35,23 +36,23 @@ class Shelf:
         state = _state(path)
         with self._lock:
             known = self._blobs.get(state)
-        if known is None:
-            known = blob_of(path)
-            with self._lock:
-                self._blobs[state] = known
-                self._places[known.sha256] = (path, state)
+        known = known or blob_of(path)
+        with self._lock:
+            self._blobs[state] = known
+            self._places[known.sha256] = (path, state)
         return known
 
     def tree(self, directory: Path, leave_out: Collection[str] = ()) -> Blob:
         """The archive of `directory`, without anything named in `leave_out`."""
         name = _short(str(directory), sorted(leave_out))
         place = self._directory / f"{name}-{_short(archive.state(directory, leave_out))}.tar.zst"
-        if not place.exists():
-            before = [path for path in self._directory.glob(f"{name}-*") if path != place]
-            paths.publish(place, lambda temporary: archive.pack(directory, temporary, leave_out))
-            for path in before:
-                path.unlink(missing_ok=True)
-        return self.file(place)
+        with self._packing:  # of two that make the same, the second would take the first's place under its reader
+            if not place.exists():
+                before = [path for path in self._directory.glob(f"{name}-*") if path != place]
+                paths.publish(place, lambda temporary: archive.pack(directory, temporary, leave_out))
+                for path in before:
+                    path.unlink(missing_ok=True)
+            return self.file(place)
 
     def find(self, sha256: str) -> Path | None:
         """The file that has that content, if it was on the shelf and is still as it was."""
