@@ -37,7 +37,7 @@ def main(count: int, kind: str, atoms: list[str], *, kill: bool) -> int:
         binhost = Path(scratch) / "binhost"
         if kill:
             threading.Thread(target=kill_later, args=(net, "host1", binhost), daemon=True).start()
-        words = [*CLUSTER, "build", *atoms, "--emptytree", "--binhost", str(binhost), *common]
+        words = [*CLUSTER, "build", *atoms, "--binhost", str(binhost), *common]
         return subprocess.run(words, check=False, timeout=_DEADLINE_S).returncode
 
 

@@ -17,6 +17,7 @@ from programs import write_programs
 from cluster import config, paths, target
 from cluster.errors import CommandFailed, InputError, MachineError
 from cluster.host import hostcompiler
+from cluster.host import kit as kits
 from cluster.master import equipment
 from cluster.node import kernel, kvm, stage
 from cluster.node.emulator import Emulator
@@ -362,9 +363,9 @@ def test_emulated_nodes_boot_our_kernel_if_it_is_wanted_and_built(
         machine.ensure()
     why = "" if accelerator == "kvm" else "KVM runs no arm64 here"
     found = Emulator((Path("qemu"),), (Path("qemu-img"),), "10.0.2")
-    monkeypatch.setattr(equipment.qemu, "require_memory", lambda *words: None)
-    monkeypatch.setattr(equipment.emulator, "ensure", lambda *words: found)
-    monkeypatch.setattr(equipment.stage, "ensure", lambda *words: built)
+    monkeypatch.setattr(kits.qemu, "require_memory", lambda *words: None)
+    monkeypatch.setattr(kits.emulator, "ensure", lambda *words: found)
+    monkeypatch.setattr(kits.stage, "ensure", lambda *words: built)
     monkeypatch.setattr(kvm, "accelerated", lambda hardware: (replace(hardware, accelerator=accelerator), why))
     defaults = config.load()
     chosen = defaults.model_copy(update={"node": defaults.node.model_copy(update={"own_kernel": own_kernel})})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filetrees
@@ -82,3 +83,12 @@ def test_an_archive_outlasts_the_master(shelved: Shelf, tmp_path: Path, monkeypa
 
 def test_only_the_user_reads_what_is_of_the_user(shelved: Shelf, tmp_path: Path) -> None:
     assert (tmp_path / "shelf").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_many_want_at_once_stays_to_be_had(shelved: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_text("x")
+    with ThreadPoolExecutor(16) as pool:
+        blobs = set(pool.map(lambda number: shelved.tree(tmp_path / "tree"), range(64)))
+    assert len(blobs) == 1
+    assert shelved.find(blobs.pop().sha256) is not None
