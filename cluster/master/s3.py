@@ -6,7 +6,6 @@ botocore itself.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster import lazy
 from cluster.errors import ClusterError, InputError, MachineError
+from cluster.master.aws import CREDENTIALS, silence
 
 if TYPE_CHECKING:
     import boto3
@@ -32,15 +32,14 @@ _CONNECT_S = 10
 _READ_S = 60
 _CONNECTIONS = 80  # eight files at once, each in ten parts
 _PLACE = re.compile(r"s3://([a-z0-9][a-z0-9.-]+)(?:/(.*))?")
-_CREDENTIALS = "name some by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials"
 _RIGHTS = "it takes s3:ListBucket of the bucket, s3:GetObject and s3:PutObject of its objects"
 _REGION = "name the bucket's region by AWS_DEFAULT_REGION"
 _MENDS = {
     "NoSuchBucket": "make it first, or mend the name",
     "AccessDenied": _RIGHTS,
     "403": _RIGHTS,
-    "InvalidAccessKeyId": _CREDENTIALS,
-    "SignatureDoesNotMatch": f"the secret key is wrong: {_CREDENTIALS}",
+    "InvalidAccessKeyId": CREDENTIALS,
+    "SignatureDoesNotMatch": f"the secret key is wrong: {CREDENTIALS}",
     "ExpiredToken": "the credentials have expired: renew them",
     "RequestTimeTooSkewed": "set this machine's clock",
     "PermanentRedirect": _REGION,
@@ -92,7 +91,7 @@ class Bucket:
     """
 
     def __init__(self, place: Place) -> None:
-        _silence()
+        silence()
         self.place = place
         retries = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
         with _told(place):
@@ -150,12 +149,6 @@ class Bucket:
         return {"Bucket": self.place.bucket, "Key": self.place.key(name)}
 
 
-def _silence() -> None:
-    """botocore logs whole requests, signatures and tokens in them: never, not even by --debug."""
-    for name in ("boto3", "botocore", "urllib3", "s3transfer"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def _code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
@@ -178,5 +171,5 @@ def _ours(error: Exception, place: Place) -> ClusterError:
         return InputError(f"S3 refuses {place} ({code})", mend)
     credentials = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
     if isinstance(error, credentials):
-        return InputError(f"there are no AWS credentials for {place}", _CREDENTIALS)
+        return InputError(f"there are no AWS credentials for {place}", CREDENTIALS)
     return MachineError(f"{place} cannot be reached", " ".join(str(error).split()))

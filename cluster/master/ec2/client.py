@@ -5,13 +5,13 @@ Throttled and failed calls are repeated by botocore itself, in its `adaptive` mo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cluster import lazy
 from cluster.errors import InputError, MachineError
+from cluster.master.aws import CREDENTIALS, silence
 
 if TYPE_CHECKING:
     import boto3
@@ -25,15 +25,14 @@ else:
 _ATTEMPTS = 8
 _CONNECT_S = 10
 _READ_S = 60  # of an instant fleet, which answers when its instances are there
-_CREDENTIALS = "name some by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials"
 _QUOTA = "the account may have no more vCPUs of that kind there: ask AWS for more (service quotas), or end some"
 _MENDS = {
     "VcpuLimitExceeded": _QUOTA,
     "MaxSpotInstanceCountExceeded": _QUOTA,
-    "AuthFailure": f"the credentials are not valid, or the region is not enabled in this account: {_CREDENTIALS}",
-    "InvalidClientTokenId": _CREDENTIALS,
-    "UnrecognizedClientException": _CREDENTIALS,
-    "SignatureDoesNotMatch": f"the secret key is wrong: {_CREDENTIALS}",
+    "AuthFailure": f"the credentials are not valid, or the region is not enabled in this account: {CREDENTIALS}",
+    "InvalidClientTokenId": CREDENTIALS,
+    "UnrecognizedClientException": CREDENTIALS,
+    "SignatureDoesNotMatch": f"the secret key is wrong: {CREDENTIALS}",
     "RequestExpired": "the credentials have expired, or this machine's clock is wrong: renew them",
     "ExpiredToken": "the credentials have expired: renew them",
     "ExpiredTokenException": "the credentials have expired: renew them",
@@ -58,7 +57,7 @@ class Cloud:
     """One region of AWS. Calls raise Refused, or InputError if there are no credentials."""
 
     def __init__(self, region: str) -> None:
-        _silence()
+        silence()
         with _translated("its regions"):
             session = boto3.Session()
         known = session.get_available_regions("ec2")
@@ -95,12 +94,6 @@ class Cloud:
         return self._clients[service]
 
 
-def _silence() -> None:
-    """botocore logs whole requests and answers, with keys and user data in them: never, not even by --debug."""
-    for name in ("boto3", "botocore", "urllib3", "s3transfer"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 @contextmanager
 def _translated(action: str) -> Iterator[None]:
     """Say errors of boto3 as ours."""
@@ -110,6 +103,6 @@ def _translated(action: str) -> Iterator[None]:
         said = error.response.get("Error", {})
         raise Refused(action, said.get("Code", "?"), said.get("Message", str(error))) from error
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound) as error:
-        raise InputError(f"there are no AWS credentials: {str(error).rstrip('.')}", _CREDENTIALS) from error
+        raise InputError(f"there are no AWS credentials: {str(error).rstrip('.')}", CREDENTIALS) from error
     except (exceptions.BotoCoreError, parsers.ResponseParserError) as error:
         raise MachineError(f"AWS cannot be asked for {action}", str(error)) from error
