@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import jinja2
-
 from cluster import mixtable
+from cluster.drawing import templates
 from cluster.drawing.gantt import ticks
 from cluster.master.ec2.mixes import MARKETS, Mix, Proposal
 from cluster.master.ec2.rental import Market
@@ -56,16 +55,9 @@ class _Axes:
 
 def svg(proposal: Proposal, title: str) -> str:
     """The chart of `proposal`, which has mixes, as an SVG document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cluster", "drawing"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     marks = _usd([mix.cost_usd for mix in proposal.mixes])
     axes = _Axes(max(mix.finish_s for mix in proposal.mixes) * _MARGIN, marks[0], marks[-1])
-    return environment.get_template("curve.svg.jinja").render(
+    return templates.svg("curve.svg.jinja").render(
         title=title,
         width=_WIDTH,
         height=_HEIGHT,

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import jinja2
-
+from cluster.drawing import templates
 from cluster.master.estimate import duration
 from cluster.master.schedule import critical
 from cluster.master.schedule.hosts import Host
@@ -85,19 +84,12 @@ def ticks(end: float) -> tuple[Tick, ...]:
 
 def svg(trial: Trial, hosts: Sequence[Host], title: str) -> str:
     """The chart of `trial`, which was run on `hosts`, as an SVG document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cluster", "drawing"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     count = sum(len(host.nodes) for host in hosts)
     row = min(max(_HEIGHT / count, _ROW[0]), _ROW[1])
     end = max(trial.makespan_s, trial.lower_bound_s)
     scale = _WIDTH / end if end else 0.0
     groups = tuple(_groups(trial, hosts, row, scale))
-    return environment.get_template("gantt.svg.jinja").render(
+    return templates.svg("gantt.svg.jinja").render(
         title=title,
         subtitles=_subtitles(trial),
         width=_WIDTH,

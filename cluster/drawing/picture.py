@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import jinja2
-
-from cluster.drawing import layers
+from cluster.drawing import layers, templates
 from cluster.drawing.layers import Line, Place
 from cluster.master.estimate import SIGNS, Basis, duration
 from cluster.master.shape import Shape, Vertex
@@ -54,13 +52,6 @@ class _Path:
 
 def svg(shape: Shape, title: str) -> str:
     """The picture of `shape` as an SVG document."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cluster", "drawing"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     labels = [_label(vertex) for vertex in shape.vertices]
     number_of = {vertex.package.cpv: number for number, vertex in enumerate(shape.vertices)}
     edges = [(number_of[edge.needs], number_of[edge.package]) for edge in shape.edges]
@@ -79,7 +70,7 @@ def svg(shape: Shape, title: str) -> str:
     paths = [
         _Path(*ends[number], _curve(line), texts[number], classes[number]) for number, line in enumerate(layout.lines)
     ]
-    return environment.get_template("picture.svg.jinja").render(
+    return templates.svg("picture.svg.jinja").render(
         title=title,
         subtitles=list(_subtitles(shape)),
         layout=layout,
