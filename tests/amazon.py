@@ -170,3 +170,10 @@ def configure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-logged")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def cleared(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Amazon:
+    """`server` with nothing in it, for a test whose environment is that of its client."""
+    configure(monkeypatch, server.url)
+    server.clear()
+    return server

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
+
+from cluster.master.s3 import Bucket, Place
 
 SECRET = "a-secret-that-nobody-is-to-see"
 
@@ -41,6 +45,13 @@ def amazon() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+def made(test: str, prefix: str) -> Bucket:
+    """A new bucket for the test called so, and the objects below `prefix` in it."""
+    name = f"bucket-{zlib.crc32(test.encode()):x}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return Bucket(Place(name, prefix))
 
 
 @contextmanager

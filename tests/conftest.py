@@ -12,6 +12,7 @@ import instances as machines
 import pytest
 
 from cluster.master import claims
+from cluster.node import keypair
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("untimed")
@@ -34,6 +35,15 @@ def own_directories(
     if request.node.get_closest_marker("vm") is None:
         monkeypatch.setenv("HOME", str(home))
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture
+def own_key(own_directories: None) -> str:
+    """The public part of a key in this user's ~/.ssh."""
+    directory = Path.home() / ".ssh"
+    directory.mkdir(mode=0o700)
+    keypair.make(directory / "id_ed25519")
+    return (directory / "id_ed25519.pub").read_text()
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ def server() -> Iterator[Amazon]:
 
 @pytest.fixture
 def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Amazon:
-    amazons.configure(monkeypatch, server.url)
-    server.clear()
-    return server
+    return amazons.cleared(server, monkeypatch)
 
 
 def test_a_call_that_is_throttled_is_repeated(amazon: Amazon) -> None:

@@ -36,9 +36,7 @@ def server() -> Iterator[Amazon]:
 
 @pytest.fixture
 def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
-    amazons.configure(monkeypatch, server.url)
-    server.clear()
-    yield server
+    yield amazons.cleared(server, monkeypatch)
     granted = policy.rights(policy.render())
     assert {call.right for call in server.calls} <= granted
 

@@ -22,7 +22,7 @@ from cluster.host.fitness import Fitness
 from cluster.master.hosts import parts, setup, wheels
 from cluster.master.hosts.parts import Part
 from cluster.master.hosts.registry import Machine, Registry, State
-from cluster.node import keypair, ssh
+from cluster.node import ssh
 
 CHECKOUT = Path(__file__).parents[1]
 FACTS = Facts("x86_64", 8, 16000, 90000, "3.11.2", "0.1.0", "Debian 12", False, 0.0, Rates(700.0, 900.0))
@@ -35,14 +35,6 @@ cluster.host.fitness) echo '{json.dumps(asdict(FITNESS))}' ;;
 *) PYTHONPATH={CHECKOUT} exec {sys.executable} "$@" ;;
 esac
 """
-
-
-@pytest.fixture
-def own_key(own_directories: None) -> str:
-    directory = Path.home() / ".ssh"
-    directory.mkdir(mode=0o700)
-    keypair.make(directory / "id_ed25519")
-    return (directory / "id_ed25519.pub").read_text()
 
 
 @pytest.fixture

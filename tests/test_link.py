@@ -29,15 +29,6 @@ def identity(tmp_path: Path) -> Path:
     return link.identity(tmp_path / "hosts")
 
 
-@pytest.fixture
-def own_key(own_directories: None) -> str:
-    """A key in this user's ~/.ssh."""
-    directory = Path.home() / ".ssh"
-    directory.mkdir(mode=0o700)
-    keypair.make(directory / "id_ed25519")
-    return (directory / "id_ed25519.pub").read_text()
-
-
 def test_the_masters_key_is_made_once_and_is_nobody_elses(tmp_path: Path) -> None:
     made = link.identity(tmp_path / "hosts")
     before = made.read_bytes()

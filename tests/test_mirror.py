@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import binpkgs
 import boto3
 import pytest
-from buckets import SECRET, amazon, credentials, refusing
+from buckets import SECRET, amazon, credentials, made, refusing
 from factories import failure, package
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,9 +42,7 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bucket:
     credentials(monkeypatch, endpoint)
-    name = f"bucket-{zlib.crc32(request.node.name.encode()):x}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return Bucket(Place(name, "arm64"))
+    return made(request.node.name, "arm64")
 
 
 @pytest.fixture

@@ -32,9 +32,7 @@ def server() -> Iterator[Amazon]:
 
 @pytest.fixture
 def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Amazon:
-    amazons.configure(monkeypatch, server.url)
-    server.clear()
-    return server
+    return amazons.cleared(server, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

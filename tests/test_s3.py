@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from buckets import amazon, credentials, refusing
+from buckets import amazon, credentials, made, refusing
 
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master.s3 import Bucket, Changed, Place, place
@@ -23,9 +22,7 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bucket:
     credentials(monkeypatch, endpoint)
-    name = f"bucket-{zlib.crc32(request.node.name.encode()):x}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return Bucket(Place(name, "a/b"))
+    return made(request.node.name, "a/b")
 
 
 @pytest.mark.parametrize(
