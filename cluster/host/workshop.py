@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from cluster import config, paths, target
-from cluster.host import blobs, kit, parcel
+from cluster import paths
+from cluster.host import blobs, parcel
+from cluster.host import kit as kits
 from cluster.host.builder import Builder
 from cluster.host.runs import Run
 from cluster.host.store import Blob, Store
 from cluster.host.tls import Identity
 from cluster.host.work import Product
-from cluster.node.drivers import Kind
 
 log = logging.getLogger(__name__)
 
@@ -77,22 +77,19 @@ class Came:
 class Trade:
     """What a host is to build, and how: what makes a `Workshop` there."""
 
-    target: str
-    kind: Kind
+    kit: kits.Kit
+    """The master's; a host's cache takes the place of the one that it names."""
     nodes: int
     """The most at once."""
-    node: config.Node
-    compile: config.Compile
-    distcc: config.Distcc
 
     def bench(self, directory: Path) -> Workshop:
         """The workshop of this host, whose own files are below `directory`. Raises ClusterError."""
         with ExitStack() as stack:
             cache = paths.directories().cache
-            mine = kit.Kit(target.load(self.target), self.kind, self.node, self.compile, self.distcc, cache)
+            mine = replace(self.kit, cache=cache)
             live = stack.enter_context(Run(directory / "state"))
-            hardware = kit.hardware_of(mine, self.nodes, _Log())
-            builder = kit.builder_of(mine, hardware, live, stack, _Log(), nodes=self.nodes)
+            hardware = kits.hardware_of(mine, self.nodes, _Log())
+            builder = kits.builder_of(mine, hardware, live, stack, _Log(), nodes=self.nodes)
             gate, store = Gate.of(directory), Store(cache / "blobs")
             store.prune(_KEPT_BYTES)
             identity = Identity.at(gate.identity)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from cluster import paths
+from cluster import paths, target
 from cluster.errors import InputError, MachineError
 from cluster.host import runs
 from cluster.master import binhost as binhosts
@@ -25,8 +25,8 @@ from cluster.master.progress import Reporter
 from cluster.master.schedule.tasks import Tasks
 from cluster.master.session import Session
 from cluster.model import Action, Cpv, Outcome, Package, Plan, Result, Verdict
-from cluster.node import verify
-from cluster.node.node import Hardware
+from cluster.node import stage, verify
+from cluster.node.stage import Stage
 
 _BUILD_MIB = 1500
 
@@ -85,7 +85,7 @@ def _build(
             site = _elsewhere(session, machines, delivery, live, stack, reporter)
         else:
             site = _here(session, min(nodes, len(plan.to_build)), nodes, delivery, live, stack, reporter)
-        plan = with_toolchain(plan, site.hardware.stage)
+        plan = with_toolchain(plan, site.stage)
         before = binhost.records()
         reporter.start(plan)
         name = session.name or session.target.name
@@ -115,7 +115,7 @@ class _Site:
     """Where a run builds."""
 
     engine: Engine
-    hardware: Hardware
+    stage: Stage
     sharing: claims.Sharing | None
     """Its part in the nodes; None where it has them for itself alone."""
 
@@ -136,7 +136,7 @@ def _here(
     others = boards.find(session, hardware, live, reporter)
     here = equipment.this_machine(session, count), builder
     engine = stack.enter_context(LocalEngine(delivery, here, *others))
-    return _Site(engine, hardware, stack.enter_context(_sharing(session, nodes + len(others), reporter)))
+    return _Site(engine, hardware.stage, stack.enter_context(_sharing(session, nodes + len(others), reporter)))
 
 
 def _elsewhere(
@@ -148,9 +148,9 @@ def _elsewhere(
     reporter: Reporter,
 ) -> _Site:
     """The hosts that have been added; this machine only says who builds what."""
-    hardware = equipment.hardware_for(session, 0, reporter, "chroot")  # of the stage, which hosts have too
+    found = stage.ensure(session.target, target.load_recipe(), session.directories.cache, reporter.step)
     engine = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter))
-    return _Site(engine, hardware, None)
+    return _Site(engine, found, None)
 
 
 def _sharing(session: Session, nodes: int, reporter: Reporter) -> claims.Sharing:

@@ -15,7 +15,7 @@ from cluster.host.store import Blob, Store
 from cluster.host.whereabouts import Whereabouts
 from cluster.host.work import Product, Work
 from cluster.host.workshop import Came, Sent
-from cluster.model import Package
+from cluster.model import Cpv, Package
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Courier:
     """Where the log of a package is to be."""
     _whereabouts: Whereabouts = field(default_factory=Whereabouts)
     _routes: dict[str, Route] = field(default_factory=dict)
-    _sent: dict[str, frozenset[Blob]] = field(default_factory=dict)
+    _sent: dict[tuple[str, Cpv], frozenset[Blob]] = field(default_factory=dict)
     """By host and package: what the host has once that is built."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,7 +66,7 @@ class Courier:
         route = self._route(host)
         packed = parcel.pack(work, self.shelf)
         with self._lock:
-            self._sent[f"{host} {work.package.cpv}"] = packed.blobs
+            self._sent[host, work.package.cpv] = packed.blobs
         return Sent(packed, self._whereabouts.sources(packed.blobs, host, route.there))
 
     def receive(self, came: Came, host: str, package: Package) -> Product:
@@ -77,7 +77,7 @@ class Courier:
         if came.pilot is not None:
             shutil.copyfile(self._fetched(came.pilot, route), log.with_suffix(".pilot.log"))
         with self._lock:
-            has = self._sent.pop(f"{host} {package.cpv}", frozenset())
+            has = self._sent.pop((host, package.cpv), frozenset())
         built = came.product.built
         if came.binpkg is not None:
             built = replace(built, binpkg=self._fetched(came.binpkg, route))

@@ -12,6 +12,7 @@ from cluster.host.shelf import Shelf
 from cluster.host.store import Store
 from cluster.host.tls import Authority
 from cluster.host.workshop import Trade
+from cluster.master import equipment
 from cluster.master.ec2 import notices
 from cluster.master.engines import crew, scheduler
 from cluster.master.engines.courier import Courier
@@ -71,7 +72,7 @@ def engine(
 
 def _trade(session: Session, chosen: tuple[Machine, ...]) -> Trade:
     """What the hosts are to build, and how. Raises InputError for hosts whose nodes are not of one kind."""
-    name, wanted = session.target.name, session.config
+    name = session.target.name
     kinds = {outposts.kind_of(machine, name) for machine in chosen}
     if len(kinds) > 1:
         raise InputError(
@@ -79,7 +80,7 @@ def _trade(session: Session, chosen: tuple[Machine, ...]) -> Trade:
             "add them with the same --driver, or drain those of one kind",
         )
     most = max(machine.nodes[name] for machine in chosen)
-    return Trade(name, kinds.pop(), most, wanted.node, wanted.compile, wanted.distcc)
+    return Trade(equipment.kit_of(session, kinds.pop()), most)
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:

@@ -33,7 +33,12 @@ class Post:
 
 
 def words(python: str | Path, scheduler: str, post: Post) -> list[str]:
-    """The command that runs the worker of `post` for the scheduler at `scheduler`, with the host's `python`.
+    """The command that runs the worker of `post` for the scheduler at `scheduler`, with the host's `python`."""
+    return [str(python), *arguments(scheduler, post)]
+
+
+def arguments(scheduler: str, post: Post) -> list[str]:
+    """What the host's Python is given to run the worker of `post` for the scheduler at `scheduler`.
 
     Its environment is to have DASK_CONFIG, the path of `dask.yaml` beside `cluster.host.worker`. It ends with status 0
     when its connection is lost, and the host may be had again, and with 1 if there is no scheduler.
@@ -43,7 +48,7 @@ def words(python: str | Path, scheduler: str, post: Post) -> list[str]:
     contact = ["--contact-address", post.contact] if post.contact else []
     identity = post.identity
     return [
-        *(str(python), "-m", "dask", "worker", scheduler, *listen, *contact),
+        *("-m", "dask", "worker", scheduler, *listen, *contact),
         *("--tls-ca-file", str(identity.authority), "--tls-cert", str(identity.certificate)),
         *("--tls-key", str(identity.key), "--no-nanny", "--no-dashboard", "--memory-limit", "0"),
         *("--nthreads", str(sum(post.nodes.values()) + _SPARE), "--resources", resources),

@@ -197,7 +197,7 @@ class Camp:
             listen=f"tls://{_LOOPBACK}:{self.worker}",
             contact=f"tls://{_LOOPBACK}:{contact}",
         )
-        words = launch.words("", f"tls://{_LOOPBACK}:{scheduler}", post)[1:]
+        words = launch.arguments(f"tls://{_LOOPBACK}:{scheduler}", post)
         run = f"env DASK_CONFIG={shlex.quote(self.config)} {setup.python(machine.software)} {shlex.join(words)}"
         # The worker's output is its log, of which the master sees the end.
         log = shlex.quote(f"{self.directory}/worker.log")
