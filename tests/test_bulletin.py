@@ -44,7 +44,7 @@ def build(what: Plan, engine: FakeEngine, watcher: Publisher, progress: FakeProg
             compiles=COMPILES,
             progress=progress or FakeProgress(),
             record=lambda outcome: None,
-            watcher=watcher,
+            watchers=(watcher,),
         )
 
 

@@ -102,7 +102,7 @@ def _build(
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
             part=site.sharing,
-            watcher=publisher,
+            watchers=(publisher,),
             quarantine_after=session.config.hosts.quarantine_after,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -45,7 +45,7 @@ def run(
     record: Callable[[Outcome], None],
     settle: Callable[[Package], str] = lambda package: "",
     part: Part | None = None,
-    watcher: Watcher | None = None,
+    watchers: Sequence[Watcher] = (),
     quarantine_after: int = 3,
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says, which is `todo`, on the hosts of `engine`; returns one outcome for each of its packages.
@@ -53,7 +53,7 @@ def run(
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
-    `watcher` is shown every step. A host is given nothing more once `quarantine_after` packages that failed or were
+    Each of `watchers` is shown every step. A host is given nothing more once `quarantine_after` packages that failed or were
     lost there were built elsewhere. What is left when there is no host and none is expected is lost.
     When it is interrupted it stops the engine.
     """
@@ -72,7 +72,7 @@ def run(
                 record,
                 settle,
                 part,
-                watcher,
+                watchers,
                 quarantine_after,
             )
             return loop.outcomes_in_the_end()
@@ -123,7 +123,7 @@ class _Loop:
     record: Callable[[Outcome], None]
     settle: Callable[[Package], str]
     part: Part | None
-    watcher: Watcher | None
+    watchers: Sequence[Watcher]
     quarantine_after: int
     began: float = field(default_factory=time.monotonic)
     wake: float = math.inf
@@ -297,8 +297,8 @@ class _Loop:
             self._act(action)
 
     def _show(self) -> None:
-        if self.watcher is not None:
-            self.watcher.saw(self.state, self.now)
+        for watcher in self.watchers:
+            watcher.saw(self.state, self.now)
 
     def _act(self, action: events.Action) -> None:
         match action:
@@ -337,8 +337,8 @@ class _Loop:
 
     def _entered(self, node: str, phase: str) -> None:
         self.progress.entered(node, phase)
-        if self.watcher is not None:
-            self.watcher.entered(node, phase)
+        for watcher in self.watchers:
+            watcher.entered(node, phase)
 
     def _jobs(self, cpv: Cpv) -> int:
         task = self.state.tasks.all[self.state.tasks.places[cpv]]
