@@ -53,8 +53,8 @@ def run(
     A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
-    Each of `watchers` is shown every step. A host is given nothing more once `quarantine_after` packages that failed or were
-    lost there were built elsewhere. What is left when there is no host and none is expected is lost.
+    Each of `watchers` is shown every step. A host is given nothing more once `quarantine_after` packages that failed
+    or were lost there were built elsewhere. What is left when there is no host and none is expected is lost.
     When it is interrupted it stops the engine.
     """
     heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
