@@ -35,7 +35,7 @@ def _nodes(machine: Machine) -> str:
     """How many of each target, with the driver where it is not QEMU."""
 
     def said(target: str, count: int) -> str:
-        driver = machine.drivers.get(target, "qemu")
-        return f"{target} {count}" if driver == "qemu" else f"{target} {count} ({driver})"
+        kind = machine.kind(target)
+        return f"{target} {count}" if kind == "qemu" else f"{target} {count} ({kind})"
 
     return ", ".join(said(target, count) for target, count in machine.nodes.items())

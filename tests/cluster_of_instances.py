@@ -1,7 +1,8 @@
 """A build on hosts made of namespaces: `python tests/cluster_of_instances.py COUNT KIND ATOM… [--kill]`; needs root.
 
-COUNT machines are added by `cluster host add --driver KIND`, and build ATOM…; with --kill one of them loses its power
-as soon as three packages are built. What it prints is the build's own output, and what came of the hosts.
+COUNT machines are added by `cluster host add --driver KIND`, in turn where that is `qemu,chroot`, and build ATOM…; with
+--kill one of them loses its power as soon as three packages are built. What it prints is the build's own output, and
+what came of the hosts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, repeat
 from pathlib import Path
 
 from instances import Instance, Network, network
@@ -32,7 +34,7 @@ def main(count: int, kind: str, atoms: list[str], *, kill: bool) -> int:
         for instance in started:
             instance.admit(key)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda instance: add(instance, kind, common), started))
+            list(pool.map(add, started, cycle(kind.split(",")), repeat(common)))
         subprocess.run([*CLUSTER, "host", "list", *common], check=True, timeout=60)
         binhost = Path(scratch) / "binhost"
         if kill:

@@ -95,7 +95,7 @@ def test_a_run_loses_what_a_dying_host_was_building_and_goes_on_where_another_co
         stack.enter_context(yard.worker("first"))
         progress = Progress(lambda: stack.enter_context(yard.worker("second")) and None)
         courier = FakeCourier({"c/b-1": "hang", "c/die-1": "die", "c/z-1": "unfetched"})
-        engine = stack.enter_context(DaskEngine(crew, FakeDelivery(), courier, FakeEquipment(), expects=lambda: True))
+        engine = stack.enter_context(DaskEngine(crew, FakeDelivery(), courier, FakeEquipment, expects=lambda: True))
         outcomes = dispatch.run(
             what,
             engine,
@@ -124,12 +124,14 @@ class FakeCrew:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.equipment: list[object] = []
 
     def attend(self, hear: object) -> tuple[Host, ...]:
         return (Host("h", ("h:1",)),)
 
     def start(self, node: str, equipment: object, parcel: str, entered: object, ended: Callable[[Any], None]) -> None:
         self.started.append(parcel)
+        self.equipment.append(equipment)
         ended(parcel)
 
     def abandon(self, node: str) -> None:
@@ -140,7 +142,7 @@ def test_what_is_abandoned_on_its_way_does_not_start() -> None:
     crew: Any = FakeCrew()
     delivery = FakeDelivery()
     ends: list[Any] = []
-    with DaskEngine(crew, delivery, FakeCourier({}), FakeEquipment()) as engine:
+    with DaskEngine(crew, delivery, FakeCourier({}), FakeEquipment) as engine:
         delivery.may.clear()
         engine.start(Job(package("c/a-1"), 1), "h:1", print, ends.append)
         engine.abandon("h:1")
@@ -151,11 +153,20 @@ def test_what_is_abandoned_on_its_way_does_not_start() -> None:
     assert crew.started == ["abandon h:1", "sed"]
 
 
+def test_each_host_builds_with_what_is_its_own() -> None:
+    crew: Any = FakeCrew()
+    with DaskEngine(crew, FakeDelivery(), FakeCourier({}), FakeEquipment) as engine:
+        for node in ("alpha:1", "beta:2"):
+            engine.start(Job(package("c/a-1"), 1), node, print, lambda end: None)
+            engine._preparing.submit(int).result(PATIENCE_S)
+    assert sorted(crew.equipment, key=str) == [FakeEquipment("alpha"), FakeEquipment("beta")]
+
+
 def test_a_defect_of_ours_ends_the_run() -> None:
     crew: Any = FakeCrew()
     ends: list[Any] = []
     courier: Any = object()
-    with DaskEngine(crew, FakeDelivery(), courier, FakeEquipment()) as engine:
+    with DaskEngine(crew, FakeDelivery(), courier, FakeEquipment) as engine:
         engine.start(Job(package("c/a-1"), 1), "h:1", print, ends.append)
         engine._preparing.submit(int).result(PATIENCE_S)
     assert [type(end) for end in ends] == [AttributeError]

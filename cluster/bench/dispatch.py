@@ -88,7 +88,7 @@ def measure(workers: int, packages: int, reporter: Reporter) -> Report:
         crew = stack.enter_context(crews.gathering(scheduler, identity, _TARGET))
         reporter.step(f"{workers} workers join")
         children = _joined(crew, workers, scheduler, place, stack)
-        engine = stack.enter_context(DaskEngine(crew, _Nothing(), _Nothing(), Instant()))
+        engine = stack.enter_context(DaskEngine(crew, _Nothing(), _Nothing(), lambda host: Instant()))
         reporter.step(f"{packages} packages through Dask")
 
         def spent() -> tuple[float, float, float]:

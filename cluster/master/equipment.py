@@ -10,9 +10,11 @@ from cluster.host import kit as kits
 from cluster.host import runs
 from cluster.host.builder import Builder
 from cluster.host.kit import Kit
+from cluster.host.workshop import Trade
 from cluster.master import binhost as binhosts
 from cluster.master import dispatch, distfiles
 from cluster.master.engines.delivery import Delivery, FirstRound
+from cluster.master.hosts.registry import Machine
 from cluster.master.progress import Reporter
 from cluster.master.schedule.hosts import Host
 from cluster.master.session import Session
@@ -26,6 +28,12 @@ def kit_of(session: Session, kind: Kind = "qemu") -> Kit:
     """What the nodes of this `kind` are to be made of on this machine."""
     wanted = session.config
     return Kit(session.target, kind, wanted.node, wanted.compile, wanted.distcc, session.directories.cache)
+
+
+def trade_for(session: Session, machine: Machine) -> Trade:
+    """What the host `machine` is to build, and how."""
+    name = session.target.name
+    return Trade(kit_of(session, machine.kind(name)), machine.nodes[name])
 
 
 def hardware_for(session: Session, nodes: int, reporter: Reporter, kind: Kind = "qemu") -> Hardware:

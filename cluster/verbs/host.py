@@ -15,6 +15,7 @@ from cluster.errors import ClusterError, InputError
 from cluster.master.hosts import link, registry, setup
 from cluster.master.hosts.registry import Machine, Registry, State
 from cluster.node import ssh
+from cluster.node.drivers import Kind
 from cluster.options import Common, at_least_one, console_for, print_json
 
 _SSH = 22
@@ -68,7 +69,7 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
     known = _known(name, address, wanted.port, hosts)
     asked = wanted.host_key or (known.host_key if known else "")
     nodes = dict.fromkeys(names, wanted.nodes or 0)
-    drivers = dict.fromkeys(names, wanted.driver)
+    drivers: dict[str, Kind] = dict.fromkeys(names, wanted.driver)
     key = _pinned(asked) if asked else _trusted(address, wanted.port)
     before = known or Machine(name, user, address, wanted.port, key)
     return replace(before, user=user, host_key=key, nodes=nodes, drivers=drivers, tunnel=wanted.tunnel)

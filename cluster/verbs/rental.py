@@ -18,6 +18,7 @@ from cluster.master.ec2.client import Cloud
 from cluster.master.ec2.rental import Limits, Market, Rental, Rentals, State, Wish
 from cluster.master.hosts import link, setup
 from cluster.master.hosts.registry import Machine, Registry
+from cluster.node.drivers import Kind
 from cluster.options import Common, at_least_one, console_for, print_json
 
 _SHIPPED_REGION = "us-east-1"
@@ -81,7 +82,7 @@ def _rented(
     identity = link.identity(directories.hosts)
     terms = renting.Terms(network, silence, identity.with_suffix(".pub").read_text().strip())
 
-    def drivers(type_: str) -> Mapping[str, str]:
+    def drivers(type_: str) -> Mapping[str, Kind]:
         native = known.families[catalogue.family(type_)].targets
         return {name: "chroot" if name in native else "qemu" for name in names}
 

@@ -10,6 +10,7 @@ from cluster.master.ec2.joining import Welcome
 from cluster.master.ec2.rental import Instance, Rentals
 from cluster.master.hosts import link
 from cluster.master.hosts.registry import Machine, Registry
+from cluster.node.drivers import Kind
 
 _SSH = 22
 _BOOTED_S = 600.0
@@ -20,7 +21,7 @@ Prepare = Callable[[Machine], Machine]
 """Sets a host up and returns it as it is then; raises ClusterError if it is not fit."""
 
 
-def machine(instance: Instance, host_key: str, nodes: Mapping[str, int], drivers: Mapping[str, str]) -> Machine:
+def machine(instance: Instance, host_key: str, nodes: Mapping[str, int], drivers: Mapping[str, Kind]) -> Machine:
     """The host that an instance is, before it is set up; what goes between it and the master goes through ssh."""
     return Machine(
         name=instance.name,
@@ -39,7 +40,7 @@ def welcome(
     host_key: str,
     registry: Registry,
     identity: Path,
-    drivers: Callable[[str], Mapping[str, str]],
+    drivers: Callable[[str], Mapping[str, Kind]],
     prepare: Prepare,
 ) -> Welcome:
     """What takes instances into `registry`, with nodes for the targets that `drivers` says of their types.

@@ -21,6 +21,7 @@ from cluster.errors import MachineError, NodeLost
 from cluster.host.bench import Equipment
 from cluster.host.tls import Identity
 from cluster.master.engines.engine import Came, Change, Went
+from cluster.master.engines.names import NodeName
 from cluster.master.engines.scheduler import CONFIG, Scheduler
 from cluster.master.schedule.hosts import Host
 
@@ -97,26 +98,27 @@ class Crew:
         ended: Callable[[Any], None],
     ) -> None:
         """Let the host of `node` build `parcel` with `equipment`; see `Flight`."""
-        host, _, number = node.rpartition(":")
+        name = NodeName.of(node)
         with self._lock:
-            address = None if self._over else self._addresses.get(host)
+            address = None if self._over else self._addresses.get(name.host)
             if address is not None:
                 job, slots = next(self._numbers), self._shared.get(address, {})
                 self._flights[job] = Flight(node, address, entered, ended)
                 self._jobs[node] = job
         if address is None:
-            ended(NodeLost(self._over or f"{host} is gone"))
+            ended(NodeLost(self._over or f"{name.host} is gone"))
             return
-        packed = pickle.dumps(worker.Errand(job, local(number), equipment, parcel, slots))
+        packed = pickle.dumps(worker.Errand(job, name.there, equipment, parcel, slots))
         # By the thread that hears hosts: several would wait for each other, and it for them, in Dask's client.
         self.client.loop.add_callback(self._submit, job, packed, address)
 
     def abandon(self, node: str) -> None:
         """End what is under way on `node`; its host says what comes of it."""
+        name = NodeName.of(node)
         with self._lock:
-            address = self._addresses.get(node.rpartition(":")[0])
+            address = self._addresses.get(name.host)
             if address is not None and self._jobs.get(node) in self._flights:
-                self._call(address, worker.abandon, local(node.rpartition(":")[2]))
+                self._call(address, worker.abandon, name.there)
 
     def share(self, slots: Mapping[str, int]) -> None:
         """Tell each host how many compile slots each of its nodes has, if that is not what it had.
@@ -126,8 +128,8 @@ class Crew:
         by_address: dict[str, dict[str, int]] = {}
         with self._lock:
             for node, count in slots.items():
-                host, _, number = node.rpartition(":")
-                by_address.setdefault(self._addresses.get(host, ""), {})[local(number)] = count
+                name = NodeName.of(node)
+                by_address.setdefault(self._addresses.get(name.host, ""), {})[name.there] = count
             by_address.pop("", None)
             for address, own in by_address.items():
                 if self._shared.get(address) != own:
@@ -160,7 +162,7 @@ class Crew:
 
     def _are_busy(self, address: str, nodes: Iterable[str]) -> bool:
         """Whether a host builds in all of these nodes, by their names there."""
-        own = {local(node.rpartition(":")[2]): node for node in self._hosts[address].nodes}
+        own = {NodeName.of(node).there: node for node in self._hosts[address].nodes}
         return all(self._jobs.get(own[node]) in self._flights for node in nodes)
 
     def _submit(self, job: int, packed: bytes, address: str) -> None:
@@ -244,11 +246,6 @@ def resource(target: str) -> str:
     return f"node-{target}"
 
 
-def local(number: str) -> str:
-    """What the node `number` of a host is called there."""
-    return f"node-{number}"
-
-
 def unfitness(said: Mapping[str, Any], own: Mapping[str, str]) -> str:
     """Why a host that says this of itself cannot serve a master with the versions `own`; "" if it can."""
     if "host" not in said:
@@ -260,7 +257,7 @@ def unfitness(said: Mapping[str, Any], own: Mapping[str, str]) -> str:
 
 def host_of(said: Mapping[str, Any], nodes: int) -> Host:
     """The host that says this of itself."""
-    names = tuple(f"{said['host']}:{number}" for number in range(1, nodes + 1))
+    names = tuple(str(NodeName(said["host"], number)) for number in range(1, nodes + 1))
     return Host(said["host"], names, said["speed"], memory_mib=said["memory_mib"], disk_mib=said["disk_mib"])
 
 

@@ -13,6 +13,7 @@ from cluster.host.builder import Entered
 from cluster.host.work import Product, Work
 from cluster.master.engines import crew as crews
 from cluster.master.engines.engine import Change, Ended
+from cluster.master.engines.names import NodeName
 from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome, Package
 
@@ -52,10 +53,11 @@ class DaskEngine:
         crew: crews.Crew,
         delivery: Desk,
         courier: Courier,
-        equipment: Equipment,
+        equipment: Callable[[str], Equipment],
         expects: Callable[[], bool] = lambda: False,
         attending: Callable[[Callable[[Change], None]], None] = lambda hear: None,
     ) -> None:
+        """`equipment` says what a host, by its name, builds with; it may be asked from several threads."""
         self._crew, self._delivery, self._courier, self._equipment = crew, delivery, courier, equipment
         self._expects, self._attending = expects, attending
         # Apart, so that what is built is not kept waiting by sources that are slow to come.
@@ -107,19 +109,19 @@ class DaskEngine:
 
         try:
             work = self._delivery.prepare(job, entered)
-            parcel = self._courier.pack(work, node.rpartition(":")[0])
+            parcel = self._courier.pack(work, NodeName.of(node).host)
         except ClusterError as error:
             landed(error)
             return
         if self._given.get(node) is not token:
             landed(NodeLost("abandoned before its node started"))
             return
-        self._crew.start(node, self._equipment, parcel, entered, landed)
+        self._crew.start(node, self._equipment(NodeName.of(node).host), parcel, entered, landed)
 
     def _receive(self, job: Job, node: str, began: float, came: Any, entered: Entered, ended: Ended) -> None:
         if not isinstance(came, ClusterError):
             try:
-                came = self._courier.receive(came, node.rpartition(":")[0], job.package)
+                came = self._courier.receive(came, NodeName.of(node).host, job.package)
             except ClusterError as error:
                 came = error
         ended(self._delivery.conclude(job, node, began, came, entered))

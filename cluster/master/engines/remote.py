@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cluster.errors import InputError
 from cluster.host import blobs
 from cluster.host.shelf import Shelf
 from cluster.host.store import Store
@@ -45,11 +44,10 @@ def engine(
 ) -> Iterator[DaskEngine]:
     """An engine on the `chosen` hosts, and on those that are added meanwhile; its files here are in `directory`.
 
-    Raises InputError without Dask or for hosts of different kinds, MachineError where the master's part does not start.
+    Raises InputError without Dask, MachineError where the master's part does not start.
     """
     name, hosts = session.target.name, session.directories.hosts
     scheduler.require()
-    trade = _trade(session, chosen)
     reporter.step(f"starting workers on {', '.join(machine.name for machine in chosen)}")
     with ExitStack() as stack:
         authority = Authority(hosts / "authority")
@@ -67,20 +65,10 @@ def engine(
             posts.attend(hear)
             stack.enter_context(notices.watching(chosen, link.identity(hosts), _noticed(hear)))
 
-        yield stack.enter_context(DaskEngine(gathered, delivery, courier, trade, posts.expects, attend))
+        def equip(host: str) -> Trade:
+            return equipment.trade_for(session, posts.machine(host))
 
-
-def _trade(session: Session, chosen: tuple[Machine, ...]) -> Trade:
-    """What the hosts are to build, and how. Raises InputError for hosts whose nodes are not of one kind."""
-    name = session.target.name
-    kinds = {outposts.kind_of(machine, name) for machine in chosen}
-    if len(kinds) > 1:
-        raise InputError(
-            f"some hosts build {name} in QEMU nodes, others in chroots",
-            "add them with the same --driver, or drain those of one kind",
-        )
-    most = max(machine.nodes[name] for machine in chosen)
-    return Trade(equipment.kit_of(session, kinds.pop()), most)
+        yield stack.enter_context(DaskEngine(gathered, delivery, courier, equip, posts.expects, attend))
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:

@@ -26,7 +26,6 @@ from cluster.master.engines.engine import Change, Draining, Resumed
 from cluster.master.hosts import launch, link, setup
 from cluster.master.hosts.registry import Machine, Registry, State
 from cluster.node import drivers
-from cluster.node.drivers import Kind
 from cluster.node.ssh import Connection
 from cluster.process import tail
 
@@ -76,6 +75,7 @@ class Outposts:
     warn: Callable[[str], None]
     _over: threading.Event = field(default_factory=threading.Event)
     _keepers: dict[str, threading.Thread] = field(default_factory=dict)
+    _served: dict[str, Machine] = field(default_factory=dict)
     _open: dict[str, Connection] = field(default_factory=dict)
     _states: dict[str, State] = field(default_factory=dict)
 
@@ -90,6 +90,10 @@ class Outposts:
     def expects(self) -> bool:
         """Whether a host may come that is not there."""
         return not self._over.is_set() and any(keeper.is_alive() for keeper in self._keepers.values())
+
+    def machine(self, name: str) -> Machine:
+        """The host `name`, to which a worker was sent, as it was then."""
+        return self._served[name]
 
     def look(self, hear: Callable[[Change], None]) -> None:
         """Deal with what has changed in the registry."""
@@ -120,6 +124,7 @@ class Outposts:
                 self.look(hear)
 
     def _keep(self, machine: Machine) -> None:
+        self._served[machine.name] = machine
         keeper = threading.Thread(target=self._kept, args=(machine,), name=machine.name, daemon=True)
         self._keepers[machine.name] = keeper
         keeper.start()
@@ -185,7 +190,7 @@ class Camp:
 
         It finds the scheduler at the port `scheduler` of its loopback, and is found at `contact` of the master's.
         """
-        kind = kind_of(machine, target)
+        kind = machine.kind(target)
         faster = machine.facts.speed if machine.facts else 1.0
         arch = machine.facts.arch if machine.facts else ""
         post = launch.Post(
@@ -204,11 +209,6 @@ class Camp:
         return (
             f"{run} > {log} 2>&1; status=$?; tail -n 5 {log}; rm -rf {shlex.quote(str(self.directory))}; exit $status"
         )
-
-
-def kind_of(machine: Machine, target: str) -> Kind:
-    """What the nodes for `target` on a host are."""
-    return "chroot" if machine.drivers.get(target) == "chroot" else "qemu"
 
 
 def _settled(machine: Machine, connection: Connection, authority: Authority) -> Camp:

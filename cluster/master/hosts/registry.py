@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from cluster import paths
 from cluster.errors import InputError
 from cluster.host.facts import Facts
+from cluster.node.drivers import Kind
 
 _SSH = 22
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -50,8 +51,8 @@ class Machine:
     """The one public key that it is to answer with, OpenSSH's line."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """How many at once, by target."""
-    drivers: Mapping[str, str] = field(default_factory=dict)
-    """How they are made, by target: see `cluster.node.drivers`."""
+    drivers: Mapping[str, Kind] = field(default_factory=dict)
+    """What they are, by target."""
     facts: Facts | None = None
     """None until it has been set up."""
     state: State = State.UNFIT
@@ -69,6 +70,10 @@ class Machine:
         """Where it is, as a person says it."""
         port = "" if self.port == _SSH else f" port {self.port}"
         return f"{self.user}@{self.address}{port}"
+
+    def kind(self, target: str) -> Kind:
+        """What its nodes for `target` are."""
+        return self.drivers.get(target, "qemu")
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})"

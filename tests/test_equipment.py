@@ -1,0 +1,37 @@
+"""What hosts are given to build with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from repos import write_repository
+
+from cluster import config, paths, target
+from cluster.master import equipment
+from cluster.master.hosts.registry import Machine
+from cluster.master.session import Session
+from cluster.node.installed import write_installed
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    repository = write_repository(tmp_path / "repo", {"app/a-1": {}})
+    return Session(
+        config=config.load(),
+        directories=paths.Directories(tmp_path / "state", tmp_path / "cache", tmp_path / "binhosts"),
+        binhost=tmp_path / "binhosts/arm64",
+        target=target.load("arm64"),
+        repositories=(repository,),
+        profile=repository.location / "profiles/arm64",
+        installed=write_installed((), tmp_path / "installed", "arm64"),
+        emptytree=False,
+    )
+
+
+def test_each_host_builds_with_nodes_of_its_own_kind_and_number(session: Session) -> None:
+    emulated = Machine("a", "me", "a.example", 22, "key", {"arm64": 4, "riscv": 1}, {"arm64": "qemu"})
+    native = Machine("b", "me", "b.example", 22, "key", {"arm64": 16}, {"arm64": "chroot", "riscv": "qemu"})
+    trades = [equipment.trade_for(session, machine) for machine in (emulated, native)]
+    assert [(trade.kit.kind, trade.nodes) for trade in trades] == [("qemu", 4), ("chroot", 16)]
+    assert {trade.kit.target.name for trade in trades} == {"arm64"}
