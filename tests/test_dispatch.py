@@ -92,6 +92,9 @@ class FakeEngine:
     def share(self, slots: Mapping[str, int]) -> None:
         self.shares.append(dict(slots))
 
+    def quarantine(self, host: str, reason: str) -> None:
+        raise AssertionError(host)
+
     def stop(self) -> None:
         self.stops += 1
         self._stopped.set()
@@ -468,6 +471,7 @@ class Hand:
     abandoned: list[str] = field(default_factory=list)
     kept: dict[str, Ended] = field(default_factory=dict)
     """Jobs that nothing was told of yet, by node."""
+    quarantined: list[tuple[str, str]] = field(default_factory=list)
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
         self.hear = hear
@@ -488,6 +492,9 @@ class Hand:
 
     def share(self, slots: Mapping[str, int]) -> None:
         pass
+
+    def quarantine(self, host: str, reason: str) -> None:
+        self.quarantined.append((host, reason))
 
     def stop(self) -> None:
         pass
@@ -650,6 +657,23 @@ def test_a_host_whose_packages_are_built_elsewhere_is_given_no_more() -> None:
     assert [cpv for node, cpv, _ in hand.begun if node == "east:1"] == names[:2]
     why = "what failed or was lost there was built elsewhere: cat/p0-1, cat/p1-1"
     assert progress.warnings == [f"east is given no more packages: {why}"]
+    assert hand.quarantined == [("east", why)]
+
+
+def test_a_host_in_quarantine_that_is_resumed_begins_anew() -> None:
+    names = [f"cat/p{number}-1" for number in range(4)]
+    chain = [package(name, *names[:number]) for number, name in enumerate(names)]
+
+    def resume(hand: Hand, ended: Ended) -> None:
+        hand.hear(Draining("east", "it is in quarantine"))  # as the registry has it
+        hand.hear(Resumed("east"))
+        ends(Verdict.BUILT, "west:1", names[1])(hand, ended)
+
+    hand = Hand({("east:1", names[0]): ends(Verdict.FAILED, "east:1", names[0]), ("west:1", names[1]): resume})
+    outcomes, _, progress = handed(plan(*chain), hand, quarantine_after=1)
+    assert set(verdicts(outcomes).values()) == {"built"}
+    assert [cpv for node, cpv, _ in hand.begun if node == "east:1"] == [names[0], *names[2:]]
+    assert len(hand.quarantined) == len(progress.warnings) == 1
 
 
 def test_what_is_late_on_a_slow_node_is_abandoned_there_and_nobody_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,16 +233,21 @@ class _Loop:
         self._step(events.Left(self.now, name))
 
     def _drain(self, name: str, reason: str) -> None:
-        if any(host.name == name for host in self.state.usable):
+        if self._is_usable(name):
             self.progress.warn(f"{name} is given no more packages: {reason}")
             self._step(events.Drained(self.now, name))
 
+    def _is_usable(self, name: str) -> bool:
+        return any(host.name == name for host in self.state.usable)
+
     def _note(self, given: _Given, verdict: Verdict) -> None:
-        """Hold against a host what it did, and drain those that are at fault; not the last one."""
+        """Hold against a host what it did, and quarantine those that are at fault; not the last one."""
         self.conduct = quarantine.noted(self.conduct, given.cpv, given.host.name, verdict)
         for name, cpvs in quarantine.due(self.conduct, self.quarantine_after):
-            if len(self.state.usable) > 1:
-                self._drain(name, f"what failed or was lost there was built elsewhere: {', '.join(cpvs)}")
+            if len(self.state.usable) > 1 and self._is_usable(name):
+                reason = f"what failed or was lost there was built elsewhere: {', '.join(cpvs)}"
+                self._drain(name, reason)
+                self.engine.quarantine(name, reason)
 
     # Packages.
 

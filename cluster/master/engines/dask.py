@@ -56,10 +56,11 @@ class DaskEngine:
         equipment: Callable[[str], Equipment],
         expects: Callable[[], bool] = lambda: False,
         attending: Callable[[Callable[[Change], None]], None] = lambda hear: None,
+        quarantining: Callable[[str, str], None] = lambda host, reason: None,
     ) -> None:
         """`equipment` says what a host, by its name, builds with; it may be asked from several threads."""
         self._crew, self._delivery, self._courier, self._equipment = crew, delivery, courier, equipment
-        self._expects, self._attending = expects, attending
+        self._expects, self._attending, self._quarantining = expects, attending, quarantining
         # Apart, so that what is built is not kept waiting by sources that are slow to come.
         self._preparing = ThreadPoolExecutor(_HANDS, "prepare")
         self._concluding = ThreadPoolExecutor(_HANDS, "conclude")
@@ -95,6 +96,10 @@ class DaskEngine:
     def share(self, slots: Mapping[str, int]) -> None:
         """Tell the hosts."""
         self._crew.share(slots)
+
+    def quarantine(self, host: str, reason: str) -> None:
+        """Tell those that keep hosts."""
+        self._quarantining(host, reason)
 
     def stop(self) -> None:
         """End the hosts' workers, which end their nodes."""

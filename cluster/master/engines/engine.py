@@ -75,6 +75,10 @@ class Engine(Protocol):
         """
         ...
 
+    def quarantine(self, host: str, reason: str) -> None:
+        """The run gives `host` nothing more until it is Resumed, in a line why; for whatever outlives the run."""
+        ...
+
     def stop(self) -> None:
         """End all that runs, so that all is told soon; nothing is started after that."""
         ...

@@ -80,6 +80,9 @@ class LocalEngine:
             if own:
                 builder.share(own)
 
+    def quarantine(self, host: str, reason: str) -> None:
+        """Its hosts are tried again by the next run."""
+
     def stop(self) -> None:
         """End the nodes."""
         for _, builder in self._places:

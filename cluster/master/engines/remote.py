@@ -68,7 +68,9 @@ def engine(
         def equip(host: str) -> Trade:
             return equipment.trade_for(session, posts.machine(host))
 
-        yield stack.enter_context(DaskEngine(gathered, delivery, courier, equip, posts.expects, attend))
+        yield stack.enter_context(
+            DaskEngine(gathered, delivery, courier, equip, posts.expects, attend, posts.quarantine)
+        )
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import ClusterError, MachineError
@@ -78,6 +78,8 @@ class Outposts:
     _served: dict[str, Machine] = field(default_factory=dict)
     _open: dict[str, Connection] = field(default_factory=dict)
     _states: dict[str, State] = field(default_factory=dict)
+    """As they were last heard of, by the run as well."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
         """Begin to start workers on all hosts that are ready, and on others when they are."""
@@ -89,14 +91,29 @@ class Outposts:
 
     def expects(self) -> bool:
         """Whether a host may come that is not there."""
-        return not self._over.is_set() and any(keeper.is_alive() for keeper in self._keepers.values())
+        return not self._over.is_set() and any(map(self._is_kept, tuple(self._keepers)))
 
     def machine(self, name: str) -> Machine:
         """The host `name`, to which a worker was sent, as it was then."""
         return self._served[name]
 
     def look(self, hear: Callable[[Change], None]) -> None:
-        """Deal with what has changed in the registry."""
+        """Deal with what has changed in the registry. Raises InputError for a broken one."""
+        with self._lock:
+            self._compare(hear)
+
+    def quarantine(self, name: str, reason: str) -> None:
+        """Write down that the run gives the host `name` nothing more; what its user wants of it stays as it is."""
+        with self._lock:
+            try:
+                machine = self.registry.get(name)
+                if machine.state is State.READY:
+                    self.registry.save(replace(machine, state=State.QUARANTINED, reason=reason))
+                    self._states[name] = State.QUARANTINED
+            except (ClusterError, OSError) as error:
+                self.warn(f"host {name} is given no more packages, and will be by the next build: {error}")
+
+    def _compare(self, hear: Callable[[Change], None]) -> None:
         there = {machine.name: machine for machine in self.registry.all() if machine.nodes.get(self.base.target)}
         for name in self._states.keys() - there.keys():
             if self._states.pop(name) is State.READY:
@@ -104,11 +121,12 @@ class Outposts:
         for name, machine in there.items():
             before = self._states.get(name)
             self._states[name] = machine.state
-            if machine.state is State.READY and name not in self._keepers:
-                self._keep(machine)
-            elif before is not None and before is not machine.state:
-                ready = machine.state is State.READY
-                hear(Resumed(name) if ready else Draining(name, machine.reason))
+            if machine.state is not State.READY:
+                hear(Draining(name, machine.reason))  # each time: it may have come only now
+            elif before is not State.READY:
+                hear(Resumed(name))
+                if not self._is_kept(name):
+                    self._keep(machine)
 
     def stop(self) -> None:
         """Let workers that have been told to end do so, and close the connections."""
@@ -117,6 +135,9 @@ class Outposts:
             keeper.join(_END_S / max(1, len(self._keepers)))
         for connection in list(self._open.values()):
             connection.close()
+
+    def _is_kept(self, name: str) -> bool:
+        return name in self._keepers and self._keepers[name].is_alive()
 
     def _watch(self, hear: Callable[[Change], None]) -> None:
         while not self._over.wait(_LOOK_S):
@@ -132,7 +153,7 @@ class Outposts:
     def _kept(self, machine: Machine) -> None:
         """Serve until the run is over, or the host has failed too often in a row."""
         failed = 0
-        while not self._over.is_set():
+        while self._is_due(machine.name):
             began = time.monotonic()
             try:
                 with link.connect(machine, self.base.identity, deadline_s=_CONNECT_S) as connection:
@@ -151,6 +172,14 @@ class Outposts:
                 return
             self._over.wait(_PAUSES_S[failed])
             failed += 1
+
+    def _is_due(self, name: str) -> bool:
+        """Waits while a host is to get no packages; False when it has been removed, or the run is over."""
+        while not self._over.is_set() and name in self._states:
+            if self._states.get(name) is State.READY:
+                return True
+            self._over.wait(_LOOK_S)
+        return False
 
     def _serve(self, machine: Machine, connection: Connection) -> None:
         """Run a worker on the host until it ends. Raises ClusterError."""
