@@ -69,6 +69,7 @@ class Hosts(_Section):
 
     use: bool
     quarantine_after: _Positive
+    losses: _Positive
 
 
 class Limits(_Section):

@@ -15,6 +15,7 @@ from cluster.master.schedule.events import (
     Dispatch,
     Drained,
     Event,
+    Fail,
     Finished,
     Joined,
     Left,
@@ -100,9 +101,11 @@ def test_another_rule_is_asked_for_after_what_this_one_starts() -> None:
 EQUAL = (Host("one", ("1",)), Host("two", ("2",)))
 
 
-def begin(*some: Task, on: tuple[Host, ...] = EQUAL, attempts: int = 3) -> tuple[State, tuple[Action, ...]]:
+def begin(
+    *some: Task, on: tuple[Host, ...] = EQUAL, attempts: int = 3, losses: int | None = None
+) -> tuple[State, tuple[Action, ...]]:
     todo = tasks.of(some)
-    return core.schedule(core.start(todo, on, ranked(OURS, todo), attempts), Tick(0.0))
+    return core.schedule(core.start(todo, on, ranked(OURS, todo), attempts, losses=losses), Tick(0.0))
 
 
 def after(state: State, *happened: Event) -> tuple[State, list[Action]]:
@@ -110,7 +113,7 @@ def after(state: State, *happened: Event) -> tuple[State, list[Action]]:
     actions: list[Action] = []
     for event in happened:
         state, more = core.schedule(state, event)
-        actions += [action for action in more if isinstance(action, Dispatch | Block)]
+        actions += [action for action in more if isinstance(action, Dispatch | Block | Fail)]
     return state, actions
 
 
@@ -196,6 +199,59 @@ def restless(*some: Task) -> State:
     return core.schedule(core.start(todo, on, ranked(OURS, todo), 1, moves=True), Tick(0.0))[0]
 
 
+def gone(state: State, *names: str, excused: bool = False) -> tuple[State, list[Action]]:
+    """Hosts that go away and come back, one after the other."""
+    actions: list[Action] = []
+    for name in names:
+        host = state.hosts[name]
+        state, some = after(state, Left(1.0, name, excused), Joined(1.0, host))
+        actions += some
+    return state, actions
+
+
+def test_a_package_whose_host_goes_away_again_and_again_fails_and_blocks_what_needs_it() -> None:
+    state, _ = begin(task(A), task(B, A), losses=3)
+    state, actions = gone(state, "one", "two")
+    assert [action.node for action in actions if isinstance(action, Dispatch)] == ["2", "1"]
+    state, actions = gone(state, "one")
+    assert actions == [Fail(A, ("one", "two", "one")), Block(B, A)]
+    assert dict(state.ended) == {0: Verdict.FAILED, 1: Verdict.BLOCKED}
+
+
+def test_a_host_that_was_to_go_is_held_against_no_package() -> None:
+    state, _ = begin(task(A), losses=1)
+    state, _ = gone(state, "one", "two", "one", "two", excused=True)
+    assert (dict(state.bereft), dict(state.ended), state.tried[0]) == ({}, {}, 1)
+
+
+def test_a_host_that_goes_with_several_packages_counts_once_for_each() -> None:
+    state, _ = begin(task(A), task(B), on=(Host("both", ("1", "2")),), losses=2)
+    state, _ = gone(state, "both")
+    assert dict(state.bereft) == {0: ("both",), 1: ("both",)}
+
+
+@settings(max_examples=60)
+@given(graphs(), machines(), RULES, st.integers(1, 3), st.data())
+def test_a_run_ends_whatever_takes_its_hosts_down_and_however_often_they_come_back(
+    some: list[Task], on: tuple[Host, ...], rule: Rule, losses: int, data: st.DataObject
+) -> None:
+    todo = tasks.of(some)
+    state, _ = core.schedule(core.start(todo, on, ranked(rule, todo), 2, losses=losses), Tick(0.0))
+    fatal = data.draw(st.sets(st.integers(0, len(todo) - 1)))
+    left = len(todo) * (losses + 1)
+    while not state.done:
+        assert left, "it does not end"
+        left -= 1
+        killers = sorted(fatal & set(state.running))
+        if killers:
+            state, _ = gone(state, state.running[killers[0]].host)
+        else:
+            place = min(state.running)
+            state, _ = after(state, Finished(1.0, todo.all[place].cpv, Verdict.BUILT))
+        whole(state)
+    assert not any(state.ended[place].is_there for place in fatal)
+
+
 def test_what_is_late_on_a_slow_node_begins_anew_on_a_fast_one_that_is_idle_at_no_attempt() -> None:
     """Of 30 s it is 15 s late at 45, and so taken to need 60 in all: at 8x half of the 15 that are left."""
     state = restless(task(A, seconds=480.0), task(B, seconds=30.0))
@@ -236,6 +292,7 @@ def whole(state: State) -> None:
     assert sorted(idle) == sorted(host.name for host in state.usable if state.rooms[host.name].nodes)
     busy = [place for pool in state.pools for _, place in pool.busy]
     assert sorted(busy) == sorted(p for p, one in state.running.items() if one.host not in state.drained)
+    assert all(state.losses is None or len(hosts) < state.losses for hosts in state.bereft.values())
     usable = {host.name for host in state.usable}
     assert not any(usable and usable <= names for names in state.shunned.values())
 
@@ -248,16 +305,24 @@ def happening(state: State, on: tuple[Host, ...], at: float, choice: int) -> Eve
         cpv = state.tasks.all[sorted(state.running)[choice // 7 % len(state.running)]].cpv
         return Finished(at, cpv, (Verdict.BUILT, Verdict.LOST, Verdict.FAILED)[choice % 7 - 4])
     late = Finished(at, cpv, Verdict.BUILT) if state.tasks.places[cpv] not in state.running else Tick(at)
-    return (Joined(at, host), Left(at, host.name), (Drained, Resumed)[choice % 2](at, host.name), late)[choice % 4]
+    left = Left(at, host.name, excused=choice % 3 == 0)
+    return (Joined(at, host), left, (Drained, Resumed)[choice % 2](at, host.name), late)[choice % 4]
 
 
 @settings(max_examples=60)
-@given(graphs(), machines(), RULES, st.lists(st.integers(0, 10**6), max_size=40), st.booleans())
+@given(
+    graphs(),
+    machines(),
+    RULES,
+    st.lists(st.integers(0, 10**6), max_size=40),
+    st.booleans(),
+    st.sampled_from([None, 1, 2, 3]),
+)
 def test_whatever_happens_to_hosts_no_package_is_lost_nor_at_two_places_and_all_end(
-    some: list[Task], on: tuple[Host, ...], rule: Rule, choices: list[int], moves: bool
+    some: list[Task], on: tuple[Host, ...], rule: Rule, choices: list[int], moves: bool, losses: int | None
 ) -> None:
     todo = tasks.of(some)
-    state, actions = core.schedule(core.start(todo, on, ranked(rule, todo), 2, moves=moves), Tick(0.0))
+    state, actions = core.schedule(core.start(todo, on, ranked(rule, todo), 2, losses=losses, moves=moves), Tick(0.0))
     for at, choice in enumerate(choices, 1):
         before = state
         state, actions = core.schedule(state, happening(state, on, float(at), choice))

@@ -541,6 +541,23 @@ def test_what_a_host_had_that_is_gone_is_built_elsewhere_and_costs_no_attempt() 
     assert progress.warnings == ["east is gone: its line is dead"]
 
 
+def test_a_package_that_takes_its_hosts_down_has_failed() -> None:
+    moves = {(host.nodes[0], A): tells(Went(host.name, "off"), Came(host)) for host in (EAST, WEST)}
+    hand = Hand(moves)
+    outcomes, recorded, _ = handed(plan(package(A), package(B, A), package(C)), hand, losses=3)
+    assert verdicts(outcomes) == {A: "failed", B: "blocked", C: "built"}
+    hosts = [node.partition(":")[0] for node, cpv, _ in hand.begun if cpv == A]
+    assert outcomes[A].reason == f"its host went away 3 times: {', '.join(hosts)}"
+    assert outcomes[A].node == f"{hosts[-1]}:1"
+    assert [one.verdict.value for one in recorded if one.cpv == A] == ["lost"] * 3 + ["failed"]
+
+
+def test_a_host_that_goes_when_it_was_to_get_nothing_more_is_held_against_no_package() -> None:
+    hand = Hand({("east:1", A): tells(Draining("east", "Amazon takes it back"), Went("east", "off"))})
+    outcomes, _, _ = handed(plan(package(A)), hand, losses=1)
+    assert verdicts(outcomes) == {A: "built"}
+
+
 def test_a_host_that_comes_is_given_packages_and_its_speed_is_told() -> None:
     hand = Hand({("west:1", A): tells(Came(EAST))}, hosts=(WEST,))
     hand.moves = {**hand.moves, ("east:1", B): lambda hand, ended: finish_both(hand)}

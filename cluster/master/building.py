@@ -104,6 +104,7 @@ def _build(
             part=site.sharing,
             watchers=(publisher,),
             quarantine_after=session.config.hosts.quarantine_after,
+            losses=session.config.hosts.losses,
         )
         for line in judge.missing_bumps(plan, before, binhost.records()):
             reporter.warn(line)

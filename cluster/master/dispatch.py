@@ -47,10 +47,12 @@ def run(
     part: Part | None = None,
     watchers: Sequence[Watcher] = (),
     quarantine_after: int = 3,
+    losses: int = 3,
 ) -> tuple[Outcome, ...]:
     """Build what `plan` says, which is `todo`, on the hosts of `engine`; returns one outcome for each of its packages.
 
-    A package that fails stops only what needs it. A lost one is tried up to `attempts` times.
+    A package that fails stops only what needs it. A lost one is tried up to `attempts` times. One fails, too, when
+    `losses` hosts went away while they built it, but for those that were given no more packages by then.
     Every outcome is given to `record`. Of a package to CHECK, when all that it requires is there,
     `settle` says why it is built, or "" if it is kept. Of the nodes it uses as many as `part` allows.
     Each of `watchers` is shown every step. A host is given nothing more once `quarantine_after` packages that failed
@@ -60,7 +62,8 @@ def run(
     heard: queue.SimpleQueue[_Heard] = queue.SimpleQueue()
     with ThreadPoolExecutor(max_workers=1) as thinking:
         try:
-            state = core.start(todo, engine.attend(heard.put), ranked(Earliest(), todo), attempts, moves=True)
+            hosts, ranking = engine.attend(heard.put), ranked(Earliest(), todo)
+            state = core.start(todo, hosts, ranking, attempts, losses=losses, moves=True)
             loop = _Loop(
                 plan,
                 engine,
@@ -221,6 +224,7 @@ class _Loop:
             return
         why = f"{name} is gone: {reason}"
         self.progress.warn(why)
+        excused = not self._is_usable(name)  # its user, or whoever it is rented from, takes it back
         self._step(events.Drained(self.now, name))  # it is to get nothing in the place of what ends here
         for cpv, given in [*self.given.items()]:
             if given.host.name == name and cpv in self.late:
@@ -230,7 +234,7 @@ class _Loop:
                 attempt = self.state.tried[self.state.tasks.places[cpv]]
                 self._finish(Outcome(cpv, Verdict.LOST, given.node, attempt, reason=why))
         self.conduct = quarantine.forgiven(self.conduct, name)
-        self._step(events.Left(self.now, name))
+        self._step(events.Left(self.now, name, excused))
 
     def _drain(self, name: str, reason: str) -> None:
         if self._is_usable(name):
@@ -312,6 +316,10 @@ class _Loop:
             case events.Block(cpv, cause):
                 reason = f"needs {cause}, which {self.outcomes[cause].verdict.in_passing}"
                 self._finish(Outcome(cpv, Verdict.BLOCKED, reason=reason))
+            case events.Fail(cpv, hosts):
+                times = f"{len(hosts)} times" if len(hosts) > 1 else "once"
+                reason = f"its host went away {times}: {', '.join(hosts)}"
+                self._finish(replace(self.outcomes[cpv], verdict=Verdict.FAILED, reason=reason))
             case events.Abandon(_, node):
                 self.engine.abandon(node)
             case events.Wake(at):

@@ -167,6 +167,7 @@ def host_remove(name: str, /, *, common: Common | None = None) -> int:
     directories = paths.directories(common.state)
     hosts = Registry(directories.hosts)
     machine = hosts.get(name)
+    hosts.save(replace(machine, state=State.DRAINED, reason="it is being removed"))  # no build is to miss it
     with report.Reporter(console_for(common)) as reporter:
         reporter.step(f"clearing {machine}")
         identity = link.identity(directories.hosts)

@@ -21,6 +21,7 @@ from cluster.master.schedule.events import (
     Dispatch,
     Drained,
     Event,
+    Fail,
     Finished,
     Joined,
     Left,
@@ -37,12 +38,22 @@ from cluster.model import Cpv, Verdict
 _DRIFT = 0.05  # of what is left
 
 
-def start(tasks: Tasks, hosts: Iterable[Host], ranking: Ranking, attempts: int, *, moves: bool = False) -> State:
+def start(
+    tasks: Tasks,
+    hosts: Iterable[Host],
+    ranking: Ranking,
+    attempts: int,
+    *,
+    losses: int | None = None,
+    moves: bool = False,
+) -> State:
     """The state of a run in which nothing has happened yet; the parameters are what State says."""
     missing = Map({place: len(needs) for place, needs in enumerate(tasks.needs) if needs})
     ready = sorted((ranking.keys[place], place) for place, needs in enumerate(tasks.needs) if not needs)
     left_s = sum(task.seconds for task in tasks.all)
-    state = State(tasks, ranking, attempts, moves=moves, missing=missing, ready=tuple(ready), left_s=left_s)
+    state = State(
+        tasks, ranking, attempts, losses=losses, moves=moves, missing=missing, ready=tuple(ready), left_s=left_s
+    )
     for host in hosts:
         state = _with_host(state, host)
     return state
@@ -53,9 +64,9 @@ def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     match event:
         case Joined(_, host) if host.name not in state.hosts:
             return _filled(_rehosted(_with_host(state, host), host), event.at)
-        case Left(_, name) if name in state.hosts:
-            left = _without_host(state, name, event.at)
-            return _filled(_rehosted(left, *(() if name in state.drained else (state.hosts[name],))), event.at)
+        case Left(_, name, excused) if name in state.hosts:
+            left, failed = _without_host(state, name, event.at, excused=excused)
+            return _filled(_rehosted(left, *(() if name in state.drained else (state.hosts[name],))), event.at, failed)
         case Drained(_, name) if name in state.hosts and name not in state.drained:
             return _filled(_rehosted(_drained(state, name), state.hosts[name]), event.at)
         case Resumed(_, name) if name in state.drained:
@@ -242,18 +253,31 @@ def _resumed(state: State, name: str) -> State:
     return _pooled(replace(state, drained=state.drained - {name}), state.hosts[name])
 
 
-def _without_host(state: State, name: str, now: float) -> State:
+def _without_host(state: State, name: str, now: float, *, excused: bool) -> tuple[State, tuple[Action, ...]]:
     draft = Draft(_drained(state, name))
+    actions: list[Action] = []
     for place in [place for place, running in state.running.items() if running.host == name]:
         draft.stop(place)
-        draft.tried[place] -= 1  # it was not the package's fault, nor its node's
-        draft.open(place, now)
+        draft.tried[place] -= 1  # which of all that it built took it down, if any did, nobody knows
+        if not excused:
+            draft.bereft[place] = (*draft.bereft.get(place, ()), name)
+        actions += _bereaved(state, draft, place, now)
     for place, names in draft.shunned.items():  # should it come back it is another one
         draft.shunned[place] = names - {name}
-    state = draft.frozen()
-    return replace(
-        state,
-        hosts=state.hosts.delete(name),
-        rooms=state.rooms.delete(name),
-        drained=state.drained - {name},
+    left = draft.frozen()
+    gone = replace(
+        left,
+        hosts=left.hosts.delete(name),
+        rooms=left.rooms.delete(name),
+        drained=left.drained - {name},
     )
+    return gone, tuple(actions)
+
+
+def _bereaved(state: State, draft: Draft, place: int, now: float) -> tuple[Action, ...]:
+    """What comes of a package whose host went away: it is tried elsewhere, or fails if that happened too often."""
+    hosts = draft.bereft.get(place, ())
+    if state.losses is None or len(hosts) < state.losses:
+        draft.open(place, now)
+        return ()
+    return (Fail(state.tasks.all[place].cpv, hosts), *_ended(state, draft, place, now, Verdict.FAILED))

@@ -35,6 +35,14 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Fail:
+    """Action: this package has failed, as these hosts went away while they built it."""
+
+    cpv: Cpv
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """Action: unless something else comes before, a Tick is wanted then."""
 
@@ -72,6 +80,8 @@ class Left:
 
     at: float
     host: str
+    excused: bool = False
+    """Whether it was to go, so that it is held against no package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +123,5 @@ class Tick:
     at: float
 
 
-Action = Dispatch | Abandon | Block | Wake | Rethink
+Action = Dispatch | Abandon | Block | Fail | Wake | Rethink
 Event = Finished | Joined | Left | Drained | Resumed | Allowed | Adopted | Tick

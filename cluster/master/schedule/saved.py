@@ -22,6 +22,7 @@ class Saved:
     rule: str
     """The name of the one that is gone by."""
     attempts: int
+    losses: int | None
     allowed: int | None
     hosts: tuple[Host, ...]
     rooms: Mapping[str, Room]
@@ -31,6 +32,7 @@ class Saved:
     tried: Mapping[int, int]
     shunned: Mapping[int, frozenset[str]]
     failed: Mapping[int, str]
+    bereft: Mapping[int, tuple[str, ...]]
     moves: bool
     moved: Mapping[int, str]
     ended: Mapping[int, Verdict]
@@ -46,6 +48,7 @@ def save(state: State) -> Saved:
         tasks=state.tasks.all,
         rule=state.ranking.rule.name,
         attempts=state.attempts,
+        losses=state.losses,
         allowed=state.allowed,
         hosts=tuple(state.hosts.values()),
         rooms=dict(state.rooms),
@@ -55,6 +58,7 @@ def save(state: State) -> Saved:
         tried=dict(state.tried),
         shunned=dict(state.shunned),
         failed=dict(state.failed),
+        bereft=dict(state.bereft),
         moves=state.moves,
         moved=dict(state.moved),
         ended=dict(state.ended),
@@ -76,6 +80,7 @@ def restore(saved: Saved) -> State:
         todo,
         ranking,
         saved.attempts,
+        losses=saved.losses,
         allowed=saved.allowed,
         hosts=Map({host.name: host for host in saved.hosts}),
         rooms=Map(saved.rooms),
@@ -87,6 +92,7 @@ def restore(saved: Saved) -> State:
         tried=Map(saved.tried),
         shunned=Map(saved.shunned),
         failed=Map(saved.failed),
+        bereft=Map(saved.bereft),
         moves=saved.moves,
         moved=Map(saved.moved),
         ended=Map(saved.ended),

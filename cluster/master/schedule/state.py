@@ -153,6 +153,8 @@ class State:
     ranking: Ranking
     attempts: int
     """How often a package is begun at most, if its nodes are lost."""
+    losses: int | None = None
+    """A package fails once so many hosts went away while they built it; None for never."""
     allowed: int | None = None
     """How many packages may be built at once; None for as many as there are nodes."""
     hosts: Map[str, Host] = field(default_factory=Map)
@@ -169,6 +171,8 @@ class State:
     tried: Map[int, int] = field(default_factory=Map)
     shunned: Map[int, frozenset[str]] = field(default_factory=Map)
     """The hosts that a package is not tried on again, where it failed or was lost, unless that is all there are."""
+    bereft: Map[int, tuple[str, ...]] = field(default_factory=Map)
+    """The hosts that went away while they built a package; one that comes back and goes again is another one."""
     moves: bool = False
     """Whether what is late on a slow node begins anew on a faster one that is idle."""
     moved: Map[int, str] = field(default_factory=Map)
@@ -217,6 +221,7 @@ class Draft:
         self.tried = state.tried.mutate()
         self.shunned = dict(state.shunned)
         self.failed = dict(state.failed)
+        self.bereft = state.bereft.mutate()
         self.ended = state.ended.mutate()
         self.since = state.since.mutate()
         self.started: list[int] = []
@@ -300,6 +305,7 @@ class Draft:
         """A package has ended for good."""
         self.shunned.pop(place, None)
         self.failed.pop(place, None)
+        self.bereft.pop(place, None)
         self.ended[place] = verdict
         self.since[place] = now
         self.left_s -= self.tasks[place].seconds
@@ -330,6 +336,7 @@ class Draft:
             tried=self.tried.finish(),
             shunned=Map(self.shunned),
             failed=Map(self.failed),
+            bereft=self.bereft.finish(),
             moved=Map(self.moved),
             ended=self.ended.finish(),
             since=self.since.finish(),
