@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_explanation import moments
 from test_schedule import ONE, TWO, A, B, C, begin, built, task
@@ -61,6 +61,7 @@ def test_what_is_left_is_stretched_by_what_finished_packages_took() -> None:
     assert eta(100.0, 40.0, None) == Eta(100.0, 100.0, 100.0)
 
 
+@example(1.0, 0.0, [1.0, 13.090354819290617, 13.090354819290617])
 @given(st.floats(0.0, 1e6), st.floats(0.0, 1e6), st.lists(st.floats(0.01, 100.0), max_size=20))
 def test_an_end_is_never_before_now_and_lies_in_its_range(at: float, now: float, ratios: list[float]) -> None:
     found = eta(max(at, now), now, accuracy(ratios))

@@ -76,8 +76,9 @@ def accuracy(ratios: Iterable[float]) -> Accuracy | None:
     known = list(ratios)
     if len(known) < _ENOUGH:
         return None
-    tenths = quantiles(known, n=10, method="inclusive")
-    return Accuracy(len(known), tenths[0], median(known), tenths[-1])
+    tenths, middle = quantiles(known, n=10, method="inclusive"), median(known)
+    # Interpolated, so that of equal ratios a quantile may be off by the last digit.
+    return Accuracy(len(known), min(tenths[0], middle), middle, max(tenths[-1], middle))
 
 
 def eta(at: float, now: float, seen: Accuracy | None) -> Eta:
