@@ -13,6 +13,7 @@ from rich.markup import escape
 from cluster import widetable
 from cluster.clock import clock
 from cluster.master.estimate import duration
+from cluster.master.schedule.hosts import THIS_MACHINE
 from cluster.master.schedule.outlook import Eta
 from cluster.master.schedule.reasons import Building, Reason, Say, Unbegun
 from cluster.master.schedule.state import Running
@@ -20,17 +21,21 @@ from cluster.master.standing import Life, Stage, Standing
 from cluster.model import Cpv
 
 _ALWAYS = (Stage.BUILDING, Stage.READY, Stage.WAITING, Stage.BLOCKED, Stage.BUILT, Stage.FAILED)
+_SHOWN = 3
+"""Packages of a host."""
+_STYLES = {"building": "green", "idle": "none", "drained": "yellow", "quarantined": "bold red", "gone": "bold red"}
 _TIMES = frozenset({"since", "at", "end", "slow_end"})
 
 
 def status(console: Console, runs: Sequence[Standing], wall: float) -> None:
-    """Of each run how it stands, how many packages are where, and what its nodes do."""
+    """Of each run how it stands, how many packages are where, and what its nodes and its hosts do."""
     for run in runs:
         say = _says(run, wall)
         _line(console, f"[bold]{escape(run.bulletin.name)}[/]: {escape(headline(run, say))}")
         _line(console, f"  {_counts(run)}")
         if run.state.running and _lives(run):
             _nodes(console, run, say)
+        _hosts(console, run)
 
 
 def headline(run: Standing, say: Say) -> str:
@@ -78,6 +83,30 @@ def _nodes(console: Console, run: Standing, say: Say) -> None:
         to_come = (duration(end - run.now), say(end)) if end is not None else ("", "")
         table.add_row(*map(escape, (one.node, cpv, phase.name if phase else "", spent, usual, *to_come)))
     widetable.show(console, table)
+
+
+def _hosts(console: Console, run: Standing) -> None:
+    """A table of the hosts while the run goes on, and below it why some are given nothing."""
+    hosts = run.hosts()
+    if {host.name for host in hosts} == {THIS_MACHINE}:
+        return
+    if _lives(run):
+        table = widetable.table("host", "state", numbers=("nodes", "busy"))
+        table.add_column("packages", no_wrap=True)
+        for host in hosts:
+            state = f"[{_STYLES[host.state]}]{host.state}[/]"
+            nodes = str(host.nodes) if host.nodes else ""
+            table.add_row(escape(host.name), state, nodes, str(len(host.packages)), escape(_some(host.packages)))
+        widetable.show(console, table)
+    for host in hosts:
+        if host.reason:
+            _line(console, escape(f"  {host.name} is {host.state}: {host.reason}"))
+
+
+def _some(packages: Sequence[Cpv]) -> str:
+    """The first of them, and how many others there are: each has a line of its own among the nodes."""
+    more = len(packages) - _SHOWN
+    return ", ".join(packages[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _running(run: Standing) -> list[tuple[int, Running]]:
@@ -145,6 +174,7 @@ def _run_json(run: Standing) -> dict[str, Any]:
         "accuracy": asdict(run.seen) if run.seen else None,
         "rule": run.state.ranking.rule.name,
         "allowed": run.state.allowed,
+        "hosts": [asdict(host) for host in run.hosts()],
         "nodes": [_node_json(run, place, one) for place, one in _running(run)],
         "packages": {cpv: _package_json(run, cpv) for cpv in run.state.tasks.places},
     }

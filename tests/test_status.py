@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from cluster.host.runs import Run
 from cluster.master import bulletin
 from cluster.master.bulletin import Bulletin, Past, Phase, Publisher
 from cluster.master.schedule import core
-from cluster.master.schedule.events import Finished
+from cluster.master.schedule.events import Drained, Finished, Joined, Left, Resumed
+from cluster.master.schedule.hosts import THIS_MACHINE, Exclusion, Host, Why
 from cluster.master.schedule.outlook import outlook
 from cluster.master.schedule.saved import save
 from cluster.master.schedule.simulation import Stay
 from cluster.master.schedule.state import State
-from cluster.master.standing import Life, Stage, Standing, having, standing
+from cluster.master.standing import HostStanding, Life, Stage, Standing, having, standing
 from cluster.model import Cpv, Verdict
 
 __all__ = ["cluster"]  # the fixture
@@ -141,6 +143,46 @@ def test_a_package_is_found_by_its_name_its_category_or_its_version() -> None:
         having("nothing", [running()])
 
 
+def of(state: State) -> dict[str, object]:
+    """What a bulletin says of `state`."""
+    return {"state": save(state), "ahead": outlook(state, 720.0), "past": (), "phases": {}}
+
+
+FARM = tuple(Host(name, (f"{name}:1", f"{name}:2")) for name in ("alpha", "beta", "delta", "gamma"))
+WHY = "what failed or was lost there was built elsewhere: app-arch/gzip-1.2"
+
+
+def a_state_of_hosts() -> State:
+    """Two packages are being built by two of four hosts, and three are given nothing more."""
+    on = tuple(replace(host, speed=speed) for host, speed in zip(FARM, (4.0, 3.0, 2.0, 1.0), strict=True))
+    state, _ = begin(*(task(cpv, seconds=600.0) for cpv in (ZLIB, PNG, GZIP)), on=on)
+    for event in (
+        Drained(10.0, "beta", Exclusion(Why.DRAINED, "asked to")),
+        Drained(20.0, "delta", Exclusion(Why.QUARANTINED, WHY)),
+        Left(30.0, "gamma", reason="its connection broke"),
+    ):
+        state, _ = core.schedule(state, event)
+    return state
+
+
+def test_hosts_are_building_or_idle_or_given_nothing_for_a_reason() -> None:
+    alpha, beta, delta, gamma = running(**of(a_state_of_hosts())).hosts()
+    assert alpha == HostStanding("alpha", "building", "", 2, (ZLIB, PNG))
+    assert beta == HostStanding("beta", "drained", "asked to", 2, (GZIP,))
+    assert delta == HostStanding("delta", "quarantined", WHY, 2, ())
+    assert gamma == HostStanding("gamma", "gone", "its connection broke", 0, ())
+
+
+def test_a_host_that_is_resumed_or_comes_back_is_idle() -> None:
+    state = a_state_of_hosts()
+    for event in (Resumed(40.0, "delta"), Joined(50.0, FARM[3])):
+        state, _ = core.schedule(state, event)
+    assert [(host.name, host.state, host.nodes) for host in running(**of(state)).hosts()[2:]] == [
+        ("delta", "idle", 2),
+        ("gamma", "idle", 2),
+    ]
+
+
 # The verbs.
 
 
@@ -163,6 +205,37 @@ def test_a_running_build_says_what_it_does_and_when_it_ends(cluster: Cluster, st
         "node-1": (PNG, "compile"),
         "node-2": (GZIP, None),
     }
+
+
+def test_a_build_on_hosts_says_how_they_stand(cluster: Cluster, state: Path, live: Run) -> None:
+    bulletin.write(
+        state / "status", a_bulletin(run=live.directory.name, began=time.time() - 720.0, **of(a_state_of_hosts()))
+    )
+    said = asked(cluster, state, "status").out
+    assert re.search(rf"alpha +building +2 +2 +{ZLIB}, {PNG}", said)
+    assert re.search(rf"beta +drained +2 +1 +{GZIP}", said)
+    assert re.search(r"gamma +gone +0", said)
+    assert "  beta is drained: asked to\n" in said
+    assert f"  delta is quarantined: {WHY}\n" in said
+    assert "  gamma is gone: its connection broke\n" in said
+    (run,) = asked(cluster, state, "status", "--json").json["runs"]
+    assert run["hosts"][1] == {
+        "name": "beta",
+        "state": "drained",
+        "reason": "asked to",
+        "nodes": 2,
+        "packages": [GZIP],
+    }
+
+
+def test_a_build_on_this_machine_alone_does_not_speak_of_hosts(cluster: Cluster, state: Path, live: Run) -> None:
+    here, _ = begin(task(ZLIB), on=(Host(THIS_MACHINE, ("node-1",), trusted=True),))
+    bulletin.write(state / "status", a_bulletin(run=live.directory.name, began=time.time(), **of(here)))
+    said = asked(cluster, state, "status")
+    assert "node-1" in said.out
+    assert "host" not in said.out
+    assert THIS_MACHINE not in said.out
+    assert asked(cluster, state, "status", "--json").json["runs"][0]["hosts"][0]["name"] == THIS_MACHINE
 
 
 def test_explain_says_why_and_until_when(cluster: Cluster, state: Path, live: Run) -> None:

@@ -14,7 +14,7 @@ from cluster.master import quarantine
 from cluster.master.engines.engine import Came, Change, Draining, Engine, Resumed, Went
 from cluster.master.progress import Progress, Watcher
 from cluster.master.schedule import core, events, lookahead, slots
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Exclusion, Host, Why
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import Ranking, State, ranked
 from cluster.master.schedule.tasks import Tasks
@@ -194,7 +194,7 @@ class _Loop:
             case Went(name, reason):
                 self._lose(name, reason)
             case Draining(name, reason):
-                self._drain(name, reason)
+                self._drain(name, reason, Why.QUARANTINED)
             case Resumed(name):
                 self.conduct = quarantine.forgiven(self.conduct, name)
                 self._step(events.Resumed(self.now, name))
@@ -234,12 +234,12 @@ class _Loop:
                 attempt = self.state.tried[self.state.tasks.places[cpv]]
                 self._finish(Outcome(cpv, Verdict.LOST, given.node, attempt, reason=why))
         self.conduct = quarantine.forgiven(self.conduct, name)
-        self._step(events.Left(self.now, name, excused))
+        self._step(events.Left(self.now, name, excused, reason))
 
-    def _drain(self, name: str, reason: str) -> None:
+    def _drain(self, name: str, reason: str, why: Why = Why.DRAINED) -> None:
         if self._is_usable(name):
             self.progress.warn(f"{name} is given no more packages: {reason}")
-            self._step(events.Drained(self.now, name))
+            self._step(events.Drained(self.now, name, Exclusion(why, reason)))
 
     def _is_usable(self, name: str) -> bool:
         return any(host.name == name for host in self.state.usable)

@@ -16,7 +16,7 @@ from cluster.master import dispatch, distfiles
 from cluster.master.engines.delivery import Delivery, FirstRound
 from cluster.master.hosts.registry import Machine
 from cluster.master.progress import Reporter
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import THIS_MACHINE, Host
 from cluster.master.session import Session
 from cluster.node import job, qemu
 from cluster.node.build import Limits
@@ -60,7 +60,7 @@ def this_machine(session: Session, nodes: int) -> Host:
     """This machine as a host of `nodes` nodes, with the memory and disk that it has left now."""
     names = tuple(f"node-{number}" for number in range(1, nodes + 1))
     disk_mib = paths.free_mib(session.directories.state)
-    return Host("this machine", names, memory_mib=qemu.available_mib(), disk_mib=disk_mib, trusted=True)
+    return Host(THIS_MACHINE, names, memory_mib=qemu.available_mib(), disk_mib=disk_mib, trusted=True)
 
 
 def compiles_of(session: Session) -> dispatch.Compiles:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import InputError
@@ -52,6 +52,21 @@ _ENDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class HostStanding:
+    """How a host of a run stands."""
+
+    name: str
+    state: str
+    """`building`, `idle`, or why it is given nothing (`Why`)."""
+    reason: str
+    """Of that, in a line; else empty."""
+    nodes: int
+    """None of one that is gone."""
+    packages: tuple[Cpv, ...]
+    """What it builds, by node."""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A run at one moment. Times are seconds since its start."""
 
@@ -78,6 +93,20 @@ class Standing:
         if place in self.state.running:
             return Stage.BUILDING
         return Stage.WAITING if place in self.state.missing else Stage.READY
+
+    def hosts(self) -> tuple[HostStanding, ...]:
+        """Those that there are or were, by name."""
+        builds: defaultdict[str, list[Cpv]] = defaultdict(list)
+        for place, one in sorted(self.state.running.items(), key=lambda item: item[1].node):
+            builds[one.host].append(self.state.tasks.all[place].cpv)
+        return tuple(self._host(name, builds[name]) for name in sorted({*self.state.hosts, *self.state.excluded}))
+
+    def _host(self, name: str, builds: Sequence[Cpv]) -> HostStanding:
+        nodes = len(self.state.hosts[name].nodes) if name in self.state.hosts else 0
+        excluded = self.state.excluded.get(name)
+        if excluded is not None:
+            return HostStanding(name, excluded.why.value, excluded.reason, nodes, tuple(builds))
+        return HostStanding(name, "building" if builds else "idle", "", nodes, tuple(builds))
 
     def reason(self, cpv: Cpv) -> Reason:
         """Why a package is where it is."""

@@ -30,7 +30,7 @@ from cluster.master.schedule.events import (
     Tick,
     Wake,
 )
-from cluster.master.schedule.hosts import Host, capacity
+from cluster.master.schedule.hosts import Exclusion, Host, Why, capacity
 from cluster.master.schedule.state import Draft, Pool, Ranking, Room, State
 from cluster.master.schedule.tasks import Tasks
 from cluster.model import Cpv, Verdict
@@ -63,14 +63,16 @@ def schedule(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """What follows from `event`: another state, and what is to be done."""
     match event:
         case Joined(_, host) if host.name not in state.hosts:
-            return _filled(_rehosted(_with_host(state, host), host), event.at)
-        case Left(_, name, excused) if name in state.hosts:
+            return _filled(_rehosted(_readmitted(_with_host(state, host), host.name), host), event.at)
+        case Left(_, name, excused, reason) if name in state.hosts:
             left, failed = _without_host(state, name, event.at, excused=excused)
+            left = _excluded(left, name, Exclusion(Why.GONE, reason))
             return _filled(_rehosted(left, *(() if name in state.drained else (state.hosts[name],))), event.at, failed)
-        case Drained(_, name) if name in state.hosts and name not in state.drained:
-            return _filled(_rehosted(_drained(state, name), state.hosts[name]), event.at)
+        case Drained(_, name, exclusion) if name in state.hosts and name not in state.drained:
+            drained = _excluded(_drained(state, name), name, exclusion)
+            return _filled(_rehosted(drained, state.hosts[name]), event.at)
         case Resumed(_, name) if name in state.drained:
-            return _filled(_rehosted(_resumed(state, name), state.hosts[name]), event.at)
+            return _filled(_rehosted(_readmitted(_resumed(state, name), name), state.hosts[name]), event.at)
         case Allowed(_, nodes):
             return _filled(Draft(replace(state, allowed=nodes)), event.at)
         case Adopted(_, ranking):
@@ -251,6 +253,14 @@ def _drained(state: State, name: str) -> State:
 
 def _resumed(state: State, name: str) -> State:
     return _pooled(replace(state, drained=state.drained - {name}), state.hosts[name])
+
+
+def _excluded(state: State, name: str, exclusion: Exclusion) -> State:
+    return replace(state, excluded=state.excluded.set(name, exclusion))
+
+
+def _readmitted(state: State, name: str) -> State:
+    return replace(state, excluded=state.excluded.delete(name)) if name in state.excluded else state
 
 
 def _without_host(state: State, name: str, now: float, *, excused: bool) -> tuple[State, tuple[Action, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import ASKED, Exclusion, Host
 from cluster.master.schedule.state import Ranking
 from cluster.model import Cpv, Verdict
 
@@ -82,6 +82,7 @@ class Left:
     host: str
     excused: bool = False
     """Whether it was to go, so that it is held against no package."""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Drained:
 
     at: float
     host: str
+    exclusion: Exclusion = ASKED
 
 
 @dataclass(frozen=True, slots=True)

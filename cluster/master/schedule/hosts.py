@@ -6,8 +6,12 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from cluster.errors import InputError
+
+THIS_MACHINE = "this machine"
+"""The name of the one that the master is on."""
 
 _KIND = re.compile(r"(\d+)x(\d+(?:\.\d+)?|\.\d+)")
 
@@ -24,6 +28,30 @@ class Host:
     disk_mib: float = math.inf
     trusted: bool = False
     """Whether what fails there has failed; on others it is tried once more elsewhere."""
+
+
+class Why(StrEnum):
+    """Whose word it is that a host is given nothing."""
+
+    DRAINED = "drained"
+    """Its user's, or of whoever it is rented from."""
+    QUARANTINED = "quarantined"
+    """The run's: others build what failed there."""
+    GONE = "gone"
+    """Nobody's: it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """That a host is given nothing."""
+
+    why: Why
+    reason: str
+    """In a line."""
+
+
+ASKED = Exclusion(Why.DRAINED, "")
+"""Where nobody said why."""
 
 
 def capacity(hosts: Iterable[Host]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from immutables import Map
 
 from cluster.master.schedule import lookahead, tasks
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Exclusion, Host
 from cluster.master.schedule.state import Pool, Room, Running, State, ranked
 from cluster.master.schedule.tasks import Task
 from cluster.model import Verdict
@@ -28,6 +28,7 @@ class Saved:
     rooms: Mapping[str, Room]
     pools: tuple[Pool, ...]
     drained: frozenset[str]
+    excluded: Mapping[str, Exclusion]
     running: Mapping[int, Running]
     tried: Mapping[int, int]
     shunned: Mapping[int, frozenset[str]]
@@ -54,6 +55,7 @@ def save(state: State) -> Saved:
         rooms=dict(state.rooms),
         pools=state.pools,
         drained=state.drained,
+        excluded=dict(state.excluded),
         running=dict(state.running),
         tried=dict(state.tried),
         shunned=dict(state.shunned),
@@ -86,6 +88,7 @@ def restore(saved: Saved) -> State:
         rooms=Map(saved.rooms),
         pools=saved.pools,
         drained=saved.drained,
+        excluded=Map(saved.excluded),
         missing=Map({place: count for place, count in missing.items() if count}),
         ready=tuple(sorted((ranking.keys[place], place) for place in waiting)),
         running=Map(saved.running),

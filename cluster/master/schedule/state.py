@@ -11,7 +11,7 @@ from typing import Protocol
 
 from immutables import Map
 
-from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.hosts import Exclusion, Host
 from cluster.master.schedule.tasks import Task, Tasks
 from cluster.model import Verdict
 
@@ -163,6 +163,8 @@ class State:
     """The fastest first."""
     drained: frozenset[str] = frozenset()
     """The hosts that are given nothing new. They are in no pool."""
+    excluded: Map[str, Exclusion] = field(default_factory=Map)
+    """Why those are, and hosts that have gone; for who asks, as nothing is decided by it."""
     missing: Map[int, int] = field(default_factory=Map)
     """How many of its needs are not built, for each package that has any."""
     ready: tuple[tuple[float, int], ...] = ()
