@@ -242,7 +242,7 @@ class _Loop:
             self._step(events.Drained(self.now, name, Exclusion(why, reason)))
 
     def _is_usable(self, name: str) -> bool:
-        return any(host.name == name for host in self.state.usable)
+        return name in self.state.hosts and name not in self.state.drained
 
     def _note(self, given: _Given, verdict: Verdict) -> None:
         """Hold against a host what it did, and quarantine those that are at fault; not the last one."""

@@ -115,15 +115,14 @@ class Outposts:
 
     def _compare(self, hear: Callable[[Change], None]) -> None:
         there = {machine.name: machine for machine in self.registry.all() if machine.nodes.get(self.base.target)}
-        for name in self._states.keys() - there.keys():
-            if self._states.pop(name) is State.READY:
+        before, self._states = self._states, {name: machine.state for name, machine in there.items()}
+        for name in filter(self._is_kept, self._keepers):  # told each time: it may have come only now
+            if name not in there:
                 hear(Draining(name, "it was removed"))
+            elif there[name].state is not State.READY:
+                hear(Draining(name, there[name].reason))
         for name, machine in there.items():
-            before = self._states.get(name)
-            self._states[name] = machine.state
-            if machine.state is not State.READY:
-                hear(Draining(name, machine.reason))  # each time: it may have come only now
-            elif before is not State.READY:
+            if machine.state is State.READY and before.get(name) is not State.READY:
                 hear(Resumed(name))
                 if not self._is_kept(name):
                     self._keep(machine)
@@ -175,8 +174,8 @@ class Outposts:
 
     def _is_due(self, name: str) -> bool:
         """Waits while a host is to get no packages; False when it has been removed, or the run is over."""
-        while not self._over.is_set() and name in self._states:
-            if self._states.get(name) is State.READY:
+        while not self._over.is_set() and (state := self._states.get(name)) is not None:
+            if state is State.READY:
                 return True
             self._over.wait(_LOOK_S)
         return False
