@@ -66,8 +66,8 @@ def carried(ahead: Outlook, state: State, now: float) -> Outlook:
         if running := state.running.get(place):
             stays[cpv] = Stay(running.node, cpv, running.since, running.expected(now), stay.verdict)
         elif place not in state.ended:
-            late = max(0.0, now - stay.since)
-            stays[cpv] = replace(stay, since=stay.since + late, until=stay.until + late)
+            since = max(now, stay.since)
+            stays[cpv] = replace(stay, since=since, until=since + (stay.until - stay.since))
     return Outlook(now, max((ahead.end, *(stay.until for stay in stays.values()))), stays)
 
 
