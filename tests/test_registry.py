@@ -18,6 +18,26 @@ FACTS = Facts("x86_64", 8, 16000, 90000, "3.11.2", "0.1.0", "Debian 12", True, 1
 MACHINE = Machine("farm", "me", "farm.example", 22, KEY, {"arm64": 4}, {"arm64": "qemu"}, FACTS, State.READY, "")
 
 
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "after", "kept"),
+    [
+        (State.READY, State.READY, State.READY, State.READY),
+        (State.READY, State.QUARANTINED, State.READY, State.QUARANTINED),
+        (State.QUARANTINED, State.READY, State.QUARANTINED, State.READY),
+        (State.UNFIT, State.UNFIT, State.READY, State.READY),
+        (State.READY, State.DRAINED, State.UNFIT, State.UNFIT),
+    ],
+)
+def test_a_check_does_not_undo_what_was_said_of_a_host_meanwhile(
+    tmp_path: Path, before: State, meanwhile: State, after: State, kept: State
+) -> None:
+    registry = Registry(tmp_path)
+    registry.save(replace(MACHINE, state=meanwhile, reason=meanwhile))
+    found = replace(MACHINE, state=after, reason=after, nodes={"arm64": 9})
+    registry.renew(replace(MACHINE, state=before, reason=before), found)
+    assert registry.get("farm") == replace(found, state=kept, reason=kept)
+
+
 @given(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True),
     st.dictionaries(st.sampled_from(["arm64", "arm", "riscv"]), st.integers(1, 99)),

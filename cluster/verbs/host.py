@@ -51,12 +51,12 @@ def host_add(place: str, /, *, wanted: Wanted | None = None, common: Common | No
         reporter.step(f"connecting to {machine}")
         link.admit(machine, link.identity(directories.hosts))
         try:
-            machine = setup.prepare(machine, directories, reporter, memory_mib=settings.node.memory_mib)
+            ready = setup.prepare(machine, directories, reporter, memory_mib=settings.node.memory_mib)
         except ClusterError as error:
             hosts.save(setup.unfit(machine, error))
             raise
-    hosts.save(machine)
-    return _show((machine,), common)
+    hosts.renew(machine, ready)
+    return _show((hosts.get(machine.name),), common)
 
 
 def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registry) -> Machine:
@@ -192,7 +192,7 @@ def host_check(name: str = "", /, *, common: Common | None = None) -> int:
     with report.Reporter(console_for(common)) as reporter:
         for machine in found:
             reporter.step(f"checking {machine}")
-            hosts.save(_checked(machine, directories, memory_mib, reporter))
+            hosts.renew(machine, _checked(machine, directories, memory_mib, reporter))
     found = tuple(hosts.get(machine.name) for machine in found)
     _show(found, common)
     return 2 if any(machine.state is State.UNFIT for machine in found) else 0

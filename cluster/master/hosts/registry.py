@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -105,6 +105,17 @@ class Registry:
         path = self._path(machine.name)
         self._directory.mkdir(parents=True, exist_ok=True)
         paths.publish(path, lambda part: part.write_bytes(_MACHINE.dump_json(machine, indent=1)))
+
+    def renew(self, before: Machine, after: Machine) -> None:
+        """Keep what `before` was found to be, which took a while: if its state was changed meanwhile, that stays.
+
+        It may have been drained or resumed by its user, or quarantined by a build. Unfit is unfit in any case.
+        """
+        path = self._path(after.name)
+        now = self._read(path) if path.exists() else before
+        if now.state is not before.state and after.state is not State.UNFIT:
+            after = replace(after, state=now.state, reason=now.reason)
+        self.save(after)
 
     def remove(self, name: str) -> None:
         """Forget the machine `name`, if it is known."""
