@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -30,6 +31,7 @@ LIGHTEST, HEAVIEST = 0.001, 1000.0  # weights of builds
 _Positive = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=LIGHTEST, le=HEAVIEST)]
+_Network = Annotated[str, AfterValidator(lambda text: str(ipaddress.ip_network(text)))]
 _Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -85,6 +87,7 @@ class Distcc(_Section):
     enabled: bool
     port: _Port
     slots: _Positive
+    trusted: Annotated[tuple[_Network, ...], Field(strict=False)]
 
 
 class Compile(_Section):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import NodeLost
+from cluster.host.pool import Offer, Pool
 
 _PATIENCE_S = 60.0
 
@@ -19,16 +20,17 @@ class FakeEquipment:
     """Makes a FakeBench."""
 
     name: str = "fake"
+    offer: Offer | None = None
 
     def bench(self, directory: Path) -> FakeBench:
-        return FakeBench(directory)
+        return FakeBench(directory, self.offer)
 
 
 class FakeBench:
     """Writes what it is told into `directory`, a file for each; `hang` lasts until it is ended."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, offer: Offer | None = None) -> None:
+        self._directory, self._offer = directory, offer
         self._ends: defaultdict[str, threading.Event] = defaultdict(threading.Event)
 
     def build(self, parcel: str, node: str, entered: Callable[[str], None]) -> str:
@@ -48,6 +50,13 @@ class FakeBench:
 
     def share(self, slots: Mapping[str, int]) -> None:
         (self._directory / "slots").write_text(repr(dict(slots)))
+
+    def pool(self, pool: Pool) -> None:
+        (self._directory / "pool").write_text(repr(pool))
+
+    @property
+    def offer(self) -> Offer | None:
+        return self._offer
 
     def stop(self) -> None:
         (self._directory / "stopped").touch()

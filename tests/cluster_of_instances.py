@@ -1,17 +1,19 @@
-"""A build on hosts made of namespaces: `python tests/cluster_of_instances.py COUNT KIND ATOM… [--kill]`; needs root.
+"""A build on hosts made of namespaces, as `python tests/cluster_of_instances.py 4 chroot @demo --kill`; needs root.
 
-COUNT machines are added by `cluster host add --driver KIND`, in turn where that is `qemu,chroot`, and build ATOM…; with
---kill one of them loses its power as soon as three packages are built. What it prints is the build's own output, and
-what came of the hosts.
+The machines are added by `cluster host add --driver KIND`, and build ATOM…; what happens to one of them as soon as
+three packages are built is for the options to say. What is printed is the build's own output, and what came of the
+hosts.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, repeat
 from pathlib import Path
@@ -21,26 +23,45 @@ from instances import Instance, Network, network
 from cluster.master.hosts import link
 
 CLUSTER = (sys.executable, "-m", "cluster")
-_DEADLINE_S = 1500.0
+VICTIM = "host1"
+_DEADLINE_S = 3600.0
 
 
-def main(count: int, kind: str, atoms: list[str], *, kill: bool) -> int:
-    """Build `atoms` on `count` machines; the build's exit code."""
+def words_of(argv: list[str]) -> argparse.Namespace:
+    """What is asked for."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("count", type=int, help="machines")
+    words.add_argument("kind", help="qemu, chroot, or several in turn, separated by commas")
+    words.add_argument("atoms", nargs="+", metavar="ATOM")
+    words.add_argument("--config", type=Path, help="a configuration for all of it")
+    words.add_argument("--target", default="arm64")
+    words.add_argument("--after", type=int, default=3, help="packages, when it happens")
+    what = words.add_mutually_exclusive_group()
+    what.add_argument("--kill", action="store_true", help="one machine loses its power")
+    what.add_argument("--cut", action="store_true", help="the cable of one is pulled, and put back after a minute")
+    return words.parse_args(argv)
+
+
+def main(asked: argparse.Namespace) -> int:
+    """Do it; the build's exit code."""
     with tempfile.TemporaryDirectory(prefix="instances-") as scratch, network(Path(scratch) / "net") as net:
-        state = Path(scratch) / "state"
-        common = ("--state", str(state))
+        state, binhost = Path(scratch) / "state", Path(scratch) / "binhost"
+        common = ("--state", str(state), *(("--config", str(asked.config)) if asked.config else ()))
         key = link.identity(state / "hosts").with_suffix(".pub").read_text()
-        started = [net.start(f"host{number}") for number in range(1, count + 1)]
+        started = [net.start(f"host{number}") for number in range(1, asked.count + 1)]
         for instance in started:
             instance.admit(key)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(add, started, cycle(kind.split(",")), repeat(common)))
+            list(pool.map(add, started, cycle(asked.kind.split(",")), repeat((*common, "--target", asked.target))))
         subprocess.run([*CLUSTER, "host", "list", *common], check=True, timeout=60)
-        binhost = Path(scratch) / "binhost"
-        if kill:
-            threading.Thread(target=kill_later, args=(net, "host1", binhost), daemon=True).start()
-        words = [*CLUSTER, "build", *atoms, "--binhost", str(binhost), *common]
-        return subprocess.run(words, check=False, timeout=_DEADLINE_S).returncode
+        if asked.kill:
+            later(binhost, asked.after, lambda: power_goes(net))
+        if asked.cut:
+            later(binhost, asked.after, lambda: cable_goes(net))
+        words = [*CLUSTER, "build", *asked.atoms, "--target", asked.target, "--binhost", str(binhost), *common]
+        status = subprocess.run(words, check=False, timeout=_DEADLINE_S).returncode
+        subprocess.run([*CLUSTER, "host", "list", *common], check=True, timeout=60)
+        return status
 
 
 def add(instance: Instance, kind: str, common: tuple[str, ...]) -> None:
@@ -50,15 +71,31 @@ def add(instance: Instance, kind: str, common: tuple[str, ...]) -> None:
     subprocess.run(words, check=True, timeout=_DEADLINE_S, stdout=subprocess.DEVNULL)
 
 
-def kill_later(net: Network, name: str, binhost: Path) -> None:
-    """End the machine `name` when three packages are built."""
-    end = time.monotonic() + _DEADLINE_S
-    while len(list(binhost.rglob("*.gpkg.tar"))) < 3 and time.monotonic() < end:
-        time.sleep(0.5)
-    print(f"--- {name} loses its power", flush=True)
-    net.kill(name)
+def later(binhost: Path, packages: int, act: Callable[[], None]) -> None:
+    """Let something happen when so many packages are built."""
+
+    def watch() -> None:
+        while len(list(binhost.rglob("*.gpkg.tar"))) < packages:
+            time.sleep(0.5)
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def power_goes(net: Network) -> None:
+    """End the machine."""
+    print(f"--- {VICTIM} loses its power", flush=True)
+    net.kill(VICTIM)
+
+
+def cable_goes(net: Network) -> None:
+    """Cut the machine off for a minute."""
+    print(f"--- the cable of {VICTIM} is pulled", flush=True)
+    net.cut(VICTIM)
+    time.sleep(60)
+    print(f"--- the cable of {VICTIM} is back", flush=True)
+    net.mend(VICTIM)
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if word != "--kill"]
-    sys.exit(main(int(words[0]), words[1], words[2:], kill="--kill" in sys.argv))
+    sys.exit(main(words_of(sys.argv[1:])))

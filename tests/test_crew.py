@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 from benches import FakeEquipment
+from processes import eventually
 from yards import PATIENCE_S, TARGET, Yard
 
 from cluster.errors import MachineError, NodeLost
+from cluster.host.pool import Member, Offer, Pool
 from cluster.host.tls import Authority
 from cluster.master.engines import crew as crews
 from cluster.master.engines import scheduler as schedulers
 from cluster.master.engines.engine import Came, Went
 from cluster.master.schedule.hosts import Host
+from cluster.node.qemu import free_port
 
 pytest.importorskip("distributed")
 
@@ -114,6 +117,25 @@ def test_a_worker_that_dies_is_a_host_that_went_and_its_jobs_are_lost_once(yard:
     assert all(told.said.empty() for told in (one, other, elsewhere))
     yard.crew.abandon(steady.nodes[0])
     assert isinstance(elsewhere.next(), NodeLost)
+
+
+def test_a_host_makes_ready_says_what_it_offers_and_is_told_of_the_pool(yard: Yard, steady: Host) -> None:
+    offers: queue.SimpleQueue[tuple[str, Offer]] = queue.SimpleQueue()
+    yard.crew.offered = lambda host, offer: offers.put((host, offer))
+    offer = Offer("127.0.0.1", 3632, 4, "same")
+    yard.crew.equip(steady.name, FakeEquipment("pooled", offer))
+    assert offers.get(timeout=PATIENCE_S) == (steady.name, offer)
+    pool = Pool((Member("other", "127.0.0.1", 3633, 2),))
+    yard.crew.pool(steady.name, pool).result(PATIENCE_S)
+    assert eventually(lambda: (yard.directory / steady.name / "pool").exists())
+    assert (yard.directory / steady.name / "pool").read_text() == repr(pool)
+
+
+def test_a_host_measures_the_way_to_a_distccd_and_says_why_there_is_none(yard: Yard, steady: Host) -> None:
+    with pytest.raises(MachineError, match="Connect call failed"):
+        yard.crew.measure(steady.name, Member("other", "127.0.0.1", free_port(), 2), "gcc")
+    with pytest.raises(NodeLost, match="nobody is gone"):
+        yard.crew.measure("nobody", Member("other", "127.0.0.1", 1, 2), "gcc")
 
 
 class FakeClient:

@@ -20,6 +20,7 @@ from cluster.master.distccpool import (
     Want,
     hand_out,
     moving_s,
+    neighbours,
     pays,
     pool_of,
     spread,
@@ -123,6 +124,22 @@ def test_where_there_is_too_little_the_most_urgent_has_what_it_wants() -> None:
     assert [slots["a"] for slots in handed.slots.values()] == [4, 2, 2]
 
 
+def test_a_host_uses_those_with_the_most_processors_and_among_equals_each_is_used_alike() -> None:
+    cores = {**dict.fromkeys("abcdef", 4), "big": 64}
+    assert neighbours(cores, "e", most=3) == ("big", "f", "a")
+    assert neighbours(cores, "big", most=2) == ("c", "d")
+    assert neighbours({"a": 4}, "a") == ()
+    used = Counter(name for mine in "abcdef" for name in neighbours(dict.fromkeys("abcdef", 4), mine, most=2))
+    assert set(used.values()) == {2}
+
+
+def test_where_there_is_no_way_nothing_is_given() -> None:
+    hosts = [host("a", 4), host("b", 64)]
+    handed = hand_out(hosts, {}, [want(0, "a", 32)], SAME)
+    assert handed.slots == {("a", "cat/p0-1"): {"a": 4}}
+    assert [one.name for one in pool_of("a", hosts, {}, handed).members] == ["a"]
+
+
 def test_who_is_out_is_said_and_why() -> None:
     hosts = [host("a"), host("b", signature=OTHER), host("c", signature=""), host("d"), host("e")]
     links = {**linked(hosts), ("a", "d"): replace(FAST, bytes_s=50e3)}
@@ -132,7 +149,6 @@ def test_who_is_out_is_said_and_why() -> None:
         "b": "its compiler is not the nodes' own",
         "c": "it has no cross compiler",
         "d": "moving a compile there takes 0.5 s, and doing it in the node 0.5 s",
-        "e": "there is no way to it",
     }
 
 

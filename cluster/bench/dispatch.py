@@ -21,6 +21,7 @@ from typing import Any
 
 from cluster.bench import machine
 from cluster.errors import MachineError
+from cluster.host.pool import Pool
 from cluster.host.tls import Authority, Identity
 from cluster.host.work import Work
 from cluster.master import dispatch
@@ -134,6 +135,12 @@ class _InstantBench:
     def abandon(self, node: str) -> None: ...
 
     def share(self, slots: Mapping[str, int]) -> None: ...
+
+    def pool(self, pool: Pool) -> None: ...
+
+    @property
+    def offer(self) -> None:
+        return None
 
     def stop(self) -> None: ...
 

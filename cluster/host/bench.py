@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import NodeLost
+from cluster.host.pool import Offer, Pool
 
 
 class Bench(Protocol):
@@ -23,6 +24,15 @@ class Bench(Protocol):
 
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of this host's compile slots each of its nodes has. Returns at once."""
+        ...
+
+    def pool(self, pool: Pool) -> None:
+        """Which distccds its nodes may use from now on. Returns at once."""
+        ...
+
+    @property
+    def offer(self) -> Offer | None:
+        """What it has for a pool of distccds; None for nothing."""
         ...
 
     def stop(self) -> None:
@@ -41,12 +51,15 @@ class Equipment(Protocol):
 class Benches:
     """The benches of a host, by what they were made of; may be used from several threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, offered: Callable[[Offer], None] = lambda offer: None) -> None:
+        """`offered` is told what each new one has for a pool."""
         self._directory = directory
+        self._offered = offered
         self._lock = threading.Lock()
         self._making: dict[Equipment, threading.Lock] = {}
         self._benches: dict[Equipment, Bench] = {}
         self._slots: Mapping[str, int] = {}
+        self._pool: Pool | None = None
         self._stopped = False
 
     def of(self, equipment: Equipment) -> Bench:
@@ -60,11 +73,15 @@ class Benches:
         bench = equipment.bench(self._directory)
         with self._lock:
             self._benches[equipment] = bench
-            slots, stopped = self._slots, self._stopped
+            slots, pool, stopped = self._slots, self._pool, self._stopped
         if stopped:
             bench.stop()
             raise NodeLost("the host is leaving")
         bench.share(slots)
+        if pool is not None:
+            bench.pool(pool)
+        if bench.offer is not None:
+            self._offered(bench.offer)
         return bench
 
     def abandon(self, node: str) -> None:
@@ -78,6 +95,13 @@ class Benches:
             self._slots = slots
         for bench in self._made():
             bench.share(slots)
+
+    def pool(self, pool: Pool) -> None:
+        """Which distccds nodes may use."""
+        with self._lock:
+            self._pool = pool
+        for bench in self._made():
+            bench.pool(pool)
 
     def stop(self) -> None:
         """End all nodes of all benches, and let no new one start."""

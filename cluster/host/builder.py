@@ -15,7 +15,7 @@ from pathlib import Path
 from cluster.errors import ClusterError
 from cluster.host import distcc
 from cluster.host.hostcompiler import CrossCompiler, HostCompiler
-from cluster.host.pool import Pool
+from cluster.host.pool import Offer, Pool
 from cluster.host.relay import Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
@@ -59,7 +59,9 @@ class Builder:
     """DISTCC_HOSTS of its nodes; "" for no distccd."""
     compiler: HostCompiler | None = None
     relay: Relay | None = None
-    """To the distccds of other hosts; None where there are none."""
+    """To the distccds of this host and others; None where there is no pool."""
+    offer: Offer | None = None
+    """What this host has for a pool; None if nothing, or for no pool."""
 
     def build(self, work: Work, node: str, log: Path, entered: Entered) -> Product:
         """Build `work` in the fresh node `node`, a name that no other node of this host has, short enough for sockets.
@@ -100,7 +102,7 @@ class Builder:
     @contextmanager
     def _distcc(self, work: Work) -> Iterator[tuple[str, Callable[[], tuple[Served, ...]]]]:
         """DISTCC_HOSTS for the node of `work`, and what each host of the pool did for it by now."""
-        if self.relay is None or not self.relay.is_worth_it or not self.distcc_hosts:
+        if self.relay is None or not self.distcc_hosts:
             yield self.distcc_hosts, tuple
             return
         with self.relay.job(work.package.cpv, work.settings.jobs) as access:

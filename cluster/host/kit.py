@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +14,15 @@ from cluster import config, target
 from cluster.errors import ClusterError, MachineError
 from cluster.host import distcc, hostcompiler, runs
 from cluster.host.builder import Builder
-from cluster.node import drivers, emulator, kernel, kvm, pilot, qemu, stage, warm
+from cluster.host.pool import Member, Offer, Pool
+from cluster.host.relay import Relay
+from cluster.node import drivers, emulator, kernel, kvm, pilot, qemu, stage, sysroot, warm
 from cluster.node.drivers import Driver, Kind, QemuDriver
 from cluster.node.node import Hardware
 from cluster.target import Target
+
+_SPARE = 4
+"""Compiles more than its slots that the distccd of a pool takes: with them others look whether it works."""
 
 
 class Teller(Protocol):
@@ -41,6 +47,16 @@ class Kit:
     compile: config.Compile
     distcc: config.Distcc
     cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A host's part in a pool of distccds."""
+
+    host: str
+    """Its name."""
+    interface: distcc.Interface = distcc.LOOPBACK
+    """Where its distccd listens."""
 
 
 def hardware_of(kit: Kit, nodes: int, reporter: Teller) -> Hardware:
@@ -97,22 +113,44 @@ def builder_of(
     *,
     nodes: int,
     compiles: Path | None = None,
+    membership: Membership | None = None,
 ) -> Builder:
     """What builds on up to `nodes` nodes of `hardware` with the help that the config gives them; ended with `stack`.
 
-    Finished compiles are kept in `compiles`, by default in the user's cache. Raises MachineError.
+    Finished compiles are kept in `compiles`, by default in the user's cache. With a `membership` its distccd is there
+    for other hosts as well. Raises MachineError.
     """
     driver = _driver(kit, hardware, live, reporter)
     cross = _cross(kit, hardware, reporter)
     emulated = kit.kind == "qemu"
-    return Builder(
+    offload = _offload(kit, live, cross, stack, reporter, membership) if emulated or membership else None
+    compiler = _compiler(kit, cross, stack, compiles, nodes if emulated else None, reporter)
+    builder = Builder(
         driver=driver,
         live=live,
         provides=target.load_recipe().provides,
         composed=kit.node.composed,
-        distcc_hosts=_offload(kit, live, cross, stack, reporter) if emulated else "",
-        compiler=_compiler(kit, cross, stack, compiles, nodes if emulated else None, reporter),
+        distcc_hosts=offload.hosts if offload and emulated else "",
+        compiler=compiler,
     )
+    if membership is None or offload is None or cross is None:
+        return builder
+    offer = _offer(membership.interface.address, offload.port, cross, compiler)
+    relay = stack.enter_context(_relay(f"{kit.target.chost}-gcc", membership.host, offer))
+    return replace(builder, relay=relay, offer=offer)
+
+
+def _offer(address: str, port: int, cross: hostcompiler.CrossCompiler, own: hostcompiler.HostCompiler | None) -> Offer:
+    pilots = own is not None and own.pilot is not None
+    return Offer(address, port, len(os.sched_getaffinity(0)), sysroot.signature(cross.bare), pilots)
+
+
+@contextmanager
+def _relay(compiler: str, host: str, offer: Offer) -> Iterator[Relay]:
+    """The relay of `host`, which has its own distccd alone until it is told of others."""
+    with Relay(compiler, host) as relay:
+        relay.use(Pool((Member(host, offer.address, offer.port, offer.cores),)))
+        yield relay
 
 
 def _driver(kit: Kit, hardware: Hardware, live: runs.Run, reporter: Teller) -> Driver:
@@ -141,17 +179,30 @@ def _cross(kit: Kit, hardware: Hardware, reporter: Teller) -> hostcompiler.Cross
 
 
 def _offload(
-    kit: Kit, live: runs.Run, cross: hostcompiler.CrossCompiler | None, stack: ExitStack, reporter: Teller
-) -> str:
-    """Start distccd if it is wanted; returns DISTCC_HOSTS or ""."""
+    kit: Kit,
+    live: runs.Run,
+    cross: hostcompiler.CrossCompiler | None,
+    stack: ExitStack,
+    reporter: Teller,
+    membership: Membership | None,
+) -> distcc.Offload | None:
+    """Start distccd if it is wanted; a member of a pool has as many compiles at once as it has processors."""
     wanted = kit.distcc
     if not wanted.enabled or cross is None:
-        return ""
+        return None
     reporter.step("starting distccd and compiling one file through it")
     place = Path(tempfile.mkdtemp(prefix="distcc-", dir=live.directory))
-    chost, slots = kit.target.chost, wanted.slots
-    offload = distcc.offloading(cross.bare.sandbox, chost, place, port=wanted.port, slots=slots, own=live.own)
-    return stack.enter_context(offload).hosts
+    offload = distcc.offloading(
+        cross.bare.sandbox,
+        kit.target.chost,
+        place,
+        port=wanted.port,
+        slots=max(wanted.slots, len(os.sched_getaffinity(0))) if membership else wanted.slots,
+        interface=membership.interface if membership else distcc.LOOPBACK,
+        spare=_SPARE if membership else 0,
+        own=live.own,
+    )
+    return stack.enter_context(offload)
 
 
 def _pilot(kit: Kit, cross: hostcompiler.CrossCompiler, nodes: int | None, reporter: Teller) -> pilot.Kit | None:

@@ -23,6 +23,20 @@ _DECAY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a host has for the compiles of all: its distccd."""
+
+    address: str
+    """On which it listens."""
+    port: int
+    cores: int
+    signature: str
+    """Of its compilers, as `cluster.node.sysroot.signature` has it."""
+    pilots: bool = False
+    """Whether each of its own packages keeps another processor busy."""
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One distccd of a pool, as one host reaches it."""
 

@@ -157,11 +157,6 @@ class Relay:
             self._thread.join(_CALL_S)
             self._loop.close()
 
-    @property
-    def is_worth_it(self) -> bool:
-        """Whether there is more to choose from than the one distccd that nodes can have without a relay."""
-        return len(self._pool.members) > 1
-
     def use(self, wanted: Pool) -> None:
         """Go by `wanted` from now on; what is known of members that stay is kept."""
         self._call(self._use(wanted))

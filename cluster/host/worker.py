@@ -4,7 +4,8 @@
         --preload cluster.host.worker --host-name NAME --speed 1.5 --directory DIR
 
 What it has to say to the master it says in events of the topic `TOPIC`, not in results of Dask's, for which the
-master would have to ask: {"job": N, "phase": NAME} and, at the end, {"job": N, "came": what, pickled}.
+master would have to ask: {"job": N, "phase": NAME} and, at the end, {"job": N, "came": what, pickled}; and
+{"host": NAME, "offer": what it has for a pool of distccds, pickled}.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import pickle
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,10 @@ from distributed import get_worker
 
 from cluster import paths
 from cluster.errors import ClusterError
+from cluster.host import relay
 from cluster.host.bench import Benches, Equipment
+from cluster.host.pool import Member, Pool
+from cluster.host.relay import Measured
 from cluster.node import qemu
 
 log = logging.getLogger(__name__)
@@ -81,13 +86,38 @@ def share(slots: dict[str, int], dask_worker: Any) -> None:
     dask_worker.benches.share(slots)
 
 
+def pool(pool: Pool, dask_worker: Any) -> None:
+    """Which distccds the nodes of this host may use."""
+    dask_worker.benches.pool(pool)
+
+
+async def equip(packed: bytes, dask_worker: Any) -> None:
+    """Make the bench of the pickled equipment before the first job asks for it."""
+    dask_worker.loop.run_in_executor(None, _equipped, dask_worker, packed)
+
+
+def _equipped(worker: Any, packed: bytes) -> None:
+    with suppress(ClusterError):  # the first job says it
+        worker.benches.of(pickle.loads(packed))
+
+
+async def measure(member: Member, compiler: str) -> Measured | str:
+    """How the way from this host to a distccd is; why there is none in one line."""
+    try:
+        return await asyncio.to_thread(relay.measure, member, compiler)
+    except relay.Unserved as error:
+        return str(error)
+
+
 @click.command()
 @click.option("--host-name", required=True)
 @click.option("--speed", type=float, default=1.0)
 @click.option("--directory", type=click.Path(path_type=Path), required=True)
 def dask_setup(worker: Any, host_name: str, speed: float, directory: Path) -> None:
     """Called by Dask before the worker registers (`--preload`)."""
-    worker.benches = Benches(directory)
+    worker.benches = Benches(
+        directory, lambda offer: worker.log_event(TOPIC, {"host": host_name, "offer": pickle.dumps(offer)})
+    )
 
     def announced(worker: Any) -> dict[str, Any]:
         room = {"memory_mib": qemu.available_mib(), "disk_mib": paths.free_mib(directory)}

@@ -20,6 +20,7 @@ from cluster import paths
 from cluster.host import blobs, parcel
 from cluster.host import kit as kits
 from cluster.host.builder import Builder
+from cluster.host.pool import Offer, Pool
 from cluster.host.runs import Run
 from cluster.host.store import Blob, Store
 from cluster.host.tls import Identity
@@ -81,6 +82,8 @@ class Trade:
     """The master's; a host's cache takes the place of the one that it names."""
     nodes: int
     """The most at once."""
+    membership: kits.Membership | None = None
+    """None for no pool of distccds."""
 
     def bench(self, directory: Path) -> Workshop:
         """The workshop of this host, whose own files are below `directory`. Raises ClusterError."""
@@ -89,7 +92,7 @@ class Trade:
             mine = replace(self.kit, cache=cache)
             live = stack.enter_context(Run(directory / "state"))
             hardware = kits.hardware_of(mine, self.nodes, _Log())
-            builder = kits.builder_of(mine, hardware, live, stack, _Log(), nodes=self.nodes)
+            builder = kits.builder_of(mine, hardware, live, stack, _Log(), nodes=self.nodes, membership=self.membership)
             gate, store = Gate.of(directory), Store(cache / "blobs")
             store.prune(_KEPT_BYTES)
             identity = Identity.at(gate.identity)
@@ -125,6 +128,15 @@ class Workshop:
     def share(self, slots: Mapping[str, int]) -> None:
         """How many of this host's compile slots each of its nodes has."""
         self.builder.share(slots)
+
+    def pool(self, pool: Pool) -> None:
+        """Which distccds nodes may use from now on."""
+        self.builder.pool(pool)
+
+    @property
+    def offer(self) -> Offer | None:
+        """What this host has for a pool."""
+        return self.builder.offer
 
     def stop(self) -> None:
         """End all nodes, and let no new one start."""

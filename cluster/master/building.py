@@ -21,7 +21,7 @@ from cluster.master.engines.local import LocalEngine
 from cluster.master.hosts.registry import Machine
 from cluster.master.journal import Journal
 from cluster.master.planning import with_toolchain
-from cluster.master.progress import Reporter
+from cluster.master.progress import Reporter, Watcher
 from cluster.master.schedule.tasks import Tasks
 from cluster.master.session import Session
 from cluster.model import Action, Cpv, Outcome, Package, Plan, Result, Verdict
@@ -102,7 +102,7 @@ def _build(
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
             part=site.sharing,
-            watchers=(publisher,),
+            watchers=(publisher, *site.watchers),
             quarantine_after=session.config.hosts.quarantine_after,
             losses=session.config.hosts.losses,
         )
@@ -119,6 +119,8 @@ class _Site:
     stage: Stage
     sharing: claims.Sharing | None
     """Its part in the nodes; None where it has them for itself alone."""
+    watchers: tuple[Watcher, ...] = ()
+    """What there is besides that goes by the run's steps."""
 
 
 def _here(
@@ -150,8 +152,8 @@ def _elsewhere(
 ) -> _Site:
     """The hosts that have been added; this machine only says who builds what."""
     found = stage.ensure(session.target, target.load_recipe(), session.directories.cache, reporter.step)
-    engine = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter))
-    return _Site(engine, found, None)
+    there = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter))
+    return _Site(there.engine, found, None, there.watchers)
 
 
 def _sharing(session: Session, nodes: int, reporter: Reporter) -> claims.Sharing:

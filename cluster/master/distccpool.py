@@ -24,6 +24,8 @@ LZO_BYTES_S: Final = 174e6
 """What an emulated processor compresses."""
 LZO_LEAVES: Final = 0.222
 """Of a preprocessed source."""
+MOST_WAYS: Final = 8
+"""From a host to others: with each to each, a thousand hosts would need a million tunnels."""
 _ROUND_TRIPS = 3
 """Of one compile: connect, request, reply."""
 
@@ -108,6 +110,17 @@ def moving_s(link: Link) -> float:
     return _ROUND_TRIPS * link.round_trip_s + COMPILE_BYTES * leaves / link.bytes_s
 
 
+def neighbours(cores: Mapping[str, int], mine: str, most: int = MOST_WAYS) -> tuple[str, ...]:
+    """The hosts that compile for the nodes of `mine`, of all in `cores`: those with the most processors.
+
+    Among equals those that come after it by name, in a circle, so that all are used alike.
+    """
+    names = sorted(cores)
+    place = names.index(mine)
+    others = names[place + 1 :] + names[:place]
+    return tuple(sorted(others, key=lambda name: -cores[name])[:most])
+
+
 def hand_out(hosts: Sequence[Host], links: Links, wants: Sequence[Want], signature: str) -> Handed:
     """Slots for the packages `wants`, of which the first is the most urgent; `signature` is of the nodes' compiler.
 
@@ -116,10 +129,13 @@ def hand_out(hosts: Sequence[Host], links: Links, wants: Sequence[Want], signatu
     """
     out = dict(_refusals(hosts, links, signature))
     left = {host.name: host.left for host in hosts if (host.name, host.name) not in out}
+    near: dict[str, list[str]] = {host.name: [host.name] for host in hosts}
+    for mine, other in links:
+        near.setdefault(mine, []).append(other)
     parts = _parts(sum(left.values()), [want.jobs - 1 for want in wants])
     slots: dict[tuple[str, Cpv], Mapping[str, int]] = {}
     for want, part in zip(wants, parts, strict=True):
-        usable = {name: count for name, count in left.items() if (want.host, name) not in out}
+        usable = {name: left[name] for name in near[want.host] if name in left and (want.host, name) not in out}
         given = spread(part, usable, want.host)
         for name, count in given.items():
             left[name] -= count
@@ -130,13 +146,12 @@ def hand_out(hosts: Sequence[Host], links: Links, wants: Sequence[Want], signatu
 
 
 def _refusals(hosts: Sequence[Host], links: Links, signature: str) -> Iterable[tuple[tuple[str, str], str]]:
-    for mine in hosts:
-        for other in hosts:
-            link = links.get((mine.name, other.name))
-            if mine is not other and link is None:
-                yield (mine.name, other.name), "there is no way to it"
-            elif why := refusal(other, link, signature):
-                yield (mine.name, other.name), why
+    known = {host.name: host for host in hosts}
+    ways: list[tuple[str, str, Link | None]] = [(name, name, None) for name in known]
+    ways += [(mine, other, link) for (mine, other), link in links.items() if mine in known and other in known]
+    for mine, other, link in ways:
+        if why := refusal(known[other], link, signature):
+            yield (mine, other), why
 
 
 def _parts(left: int, wanted: Sequence[int]) -> list[int]:
@@ -172,7 +187,7 @@ def pool_of(host: str, hosts: Sequence[Host], links: Links, handed: Handed) -> P
     members = tuple(
         _member(other, links.get((host, other.name)), sum(given.get(other.name, 0) for given in packages.values()))
         for other in hosts
-        if (host, other.name) not in handed.out
+        if (host == other.name or (host, other.name) in links) and (host, other.name) not in handed.out
     )
     ways = [(member.slots, links.get((host, member.name))) for member in members]
     return Pool(members, packages, lzo=pays([(slots, link.bytes_s if link else math.inf) for slots, link in ways]))

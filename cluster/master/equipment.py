@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import ExitStack
 from pathlib import Path
 
 from cluster import paths
+from cluster.host import distcc, runs
 from cluster.host import kit as kits
-from cluster.host import runs
 from cluster.host.builder import Builder
 from cluster.host.kit import Kit
 from cluster.host.workshop import Trade
@@ -33,7 +34,23 @@ def kit_of(session: Session, kind: Kind = "qemu") -> Kit:
 def trade_for(session: Session, machine: Machine) -> Trade:
     """What the host `machine` is to build, and how."""
     name = session.target.name
-    return Trade(kit_of(session, machine.kind(name)), machine.nodes[name])
+    membership = kits.Membership(machine.name, interface_of(session, machine))
+    return Trade(kit_of(session, machine.kind(name)), machine.nodes[name], membership)
+
+
+def interface_of(session: Session, machine: Machine) -> distcc.Interface:
+    """Where the distccd of a host listens: on loopback, unless it is in a network that is said to be trusted."""
+    network = None if machine.tunnel else trusted_network(session, machine.address)
+    return distcc.LOOPBACK if network is None else distcc.Interface(machine.address, (network,))
+
+
+def trusted_network(session: Session, address: str) -> str | None:
+    """The one of `distcc.trusted` that `address` is in; None for a name, as distccd takes addresses."""
+    try:
+        place = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return next((one for one in session.config.distcc.trusted if place in ipaddress.ip_network(one)), None)
 
 
 def hardware_for(session: Session, nodes: int, reporter: Reporter, kind: Kind = "qemu") -> Hardware:

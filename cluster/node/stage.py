@@ -134,8 +134,10 @@ def remove(stage: Stage) -> None:
 
 def ensure(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     """The stage for `target`, built if the cache has none. Of two runs at once, one builds."""
-    stages = cache / "stages"
-    with paths.locked(stages / "lock"):
+    found = find(target, recipe, cache)
+    if found is not None:  # whoever builds one of another target is not waited for
+        return found
+    with paths.locked(cache / "stages" / "lock"):
         return find(target, recipe, cache) or _build(target, recipe, cache, say)
 
 

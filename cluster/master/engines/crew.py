@@ -10,7 +10,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,6 +19,8 @@ from typing import Any
 from cluster import lazy
 from cluster.errors import MachineError, NodeLost
 from cluster.host.bench import Equipment
+from cluster.host.pool import Member, Offer, Pool
+from cluster.host.relay import Measured
 from cluster.host.tls import Identity
 from cluster.master.engines.engine import Came, Change, Went
 from cluster.master.engines.names import NodeName
@@ -64,6 +66,8 @@ class Crew:
     """Dask's."""
     target: str
     hear: Callable[[Change], None] = lambda change: None
+    offered: Callable[[str, Offer], None] = lambda host, offer: None
+    """Is told what hosts have for a pool of distccds, by a thread that is not to wait."""
     calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_CALLS, "hosts"))
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _hosts: dict[str, Host] = field(default_factory=dict)
@@ -138,6 +142,33 @@ class Crew:
                         self._sharing.add(address)
                         self.calls.submit(self._share, address)
 
+    def equip(self, host: str, equipment: Equipment) -> None:
+        """Let a host make ready what jobs with `equipment` will need."""
+        with self._lock:
+            address = self._addresses.get(host)
+        if address is not None:
+            self._call(address, worker.equip, pickle.dumps(equipment))
+
+    def pool(self, host: str, pool: Pool) -> Future[None]:
+        """Tell a host which distccds its nodes may use; the future is done when that was tried."""
+        with self._lock:
+            address = self._addresses.get(host, "")
+        return self.calls.submit(self._called, address, worker.pool, pool)
+
+    def measure(self, host: str, member: Member, compiler: str) -> Measured:
+        """How the way from a host to a distccd is. Waits for the answer. Raises MachineError if there is no way."""
+        with self._lock:
+            address = self._addresses.get(host)
+        if address is None:
+            raise NodeLost(f"{host} is gone")
+        try:
+            found = self.client.run(worker.measure, member, compiler, workers=[address])[address]
+        except Exception as error:  # a host that cannot be reached is told to be gone by Dask
+            raise MachineError(f"{host} does not answer", str(error)) from error
+        if isinstance(found, str):
+            raise MachineError(found)
+        return found  # type: ignore[no-any-return]
+
     def end(self, reason: str) -> None:
         """Nothing starts any more, and what is under way is lost."""
         with self._lock:
@@ -157,6 +188,8 @@ class Crew:
                 self._land(job, MachineError("the host's worker could not do the job", why))
             case {"came": address, "resources": resources, "said": said}:
                 self._came(address, resources, said)
+            case {"host": host, "offer": offer}:
+                self.offered(host, pickle.loads(offer))
             case {"went": address, "reason": reason}:
                 self._went(address, reason)
 
@@ -233,10 +266,10 @@ class Crew:
             self._called(address, worker.share, own)
             told = own
 
-    def _call(self, address: str, function: Callable[..., None], argument: object) -> None:
+    def _call(self, address: str, function: Callable[..., Any], argument: object) -> None:
         self.calls.submit(self._called, address, function, argument)
 
-    def _called(self, address: str, function: Callable[..., None], argument: object) -> None:
+    def _called(self, address: str, function: Callable[..., Any], argument: object) -> None:
         with suppress(Exception):  # a host that cannot be reached is told to be gone by Dask
             self.client.run(function, argument, workers=[address], on_error="ignore")
 
@@ -297,6 +330,7 @@ def disband(crew: Crew) -> None:
     ending = threading.Thread(target=_shut_down, args=(crew.client,), name="disband", daemon=True)
     ending.start()
     ending.join(_STOP_S)  # the scheduler is killed in any case, and then its workers end
+    crew.client.status = "closed"  # else it waits for a minute, as Python ends, for a loop that has ended
     crew.calls.shutdown(wait=False, cancel_futures=True)
 
 

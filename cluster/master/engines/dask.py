@@ -12,7 +12,7 @@ from cluster.host.bench import Equipment
 from cluster.host.builder import Entered
 from cluster.host.work import Product, Work
 from cluster.master.engines import crew as crews
-from cluster.master.engines.engine import Change, Ended
+from cluster.master.engines.engine import Came, Change, Ended
 from cluster.master.engines.names import NodeName
 from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome, Package
@@ -76,8 +76,17 @@ class DaskEngine:
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
         """The hosts that have come so far."""
+
+        def heard(change: Change) -> None:
+            if isinstance(change, Came):
+                self._equip(change.host)
+            hear(change)
+
         self._attending(hear)
-        return self._crew.attend(hear)
+        hosts = self._crew.attend(heard)
+        for host in hosts:
+            self._equip(host)
+        return hosts
 
     def expects(self) -> bool:
         """Whether some of those that were started have not come yet."""
@@ -105,6 +114,9 @@ class DaskEngine:
         """End the hosts' workers, which end their nodes."""
         self._preparing.shutdown(wait=False, cancel_futures=True)
         crews.disband(self._crew)
+
+    def _equip(self, host: Host) -> None:
+        self._crew.equip(host.name, self._equipment(host.name))
 
     def _send(self, job: Job, node: str, token: object, entered: Entered, ended: Ended) -> None:
         began = time.monotonic()

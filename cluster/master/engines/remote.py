@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.host import blobs
+from cluster.host.pool import LOOPBACK, Member, Offer
 from cluster.host.shelf import Shelf
 from cluster.host.store import Store
 from cluster.host.tls import Authority
@@ -18,10 +20,11 @@ from cluster.master.engines.courier import Courier
 from cluster.master.engines.dask import DaskEngine
 from cluster.master.engines.delivery import Delivery
 from cluster.master.engines.engine import Change, Draining
+from cluster.master.engines.lender import Lender
 from cluster.master.hosts import link, outposts
 from cluster.master.hosts.outposts import Headquarters
 from cluster.master.hosts.registry import Machine, Registry, State
-from cluster.master.progress import Reporter
+from cluster.master.progress import Reporter, Watcher
 from cluster.master.session import Session
 
 _MASTER = "master"
@@ -38,10 +41,19 @@ def machines(session: Session) -> tuple[Machine, ...]:
     return tuple(one for one in found if one.state is State.READY and one.nodes.get(session.target.name))
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What a run on other hosts goes by."""
+
+    engine: DaskEngine
+    watchers: tuple[Watcher, ...]
+    """What hands out the hosts' compile slots, and has to see the run for that."""
+
+
 @contextmanager
 def engine(
     session: Session, chosen: tuple[Machine, ...], delivery: Delivery, directory: Path, reporter: Reporter
-) -> Iterator[DaskEngine]:
+) -> Iterator[Remote]:
     """An engine on the `chosen` hosts, and on those that are added meanwhile; its files here are in `directory`.
 
     Raises InputError without Dask, MachineError where the master's part does not start.
@@ -68,9 +80,20 @@ def engine(
         def equip(host: str) -> Trade:
             return equipment.trade_for(session, posts.machine(host))
 
-        yield stack.enter_context(
+        def way(here: str, there: str, offer: Offer) -> Member:
+            network = equipment.trusted_network(session, offer.address)
+            mine = posts.machine(here)
+            if network is not None and not mine.tunnel and network == equipment.trusted_network(session, mine.address):
+                return Member(there, offer.address, offer.port, offer.cores)
+            return Member(there, LOOPBACK, posts.way(here, there, offer.port), offer.cores, tunnel=True)
+
+        made = stack.enter_context(
             DaskEngine(gathered, delivery, courier, equip, posts.expects, attend, posts.quarantine)
         )
+        compiles = equipment.compiles_of(session)
+        lender = stack.enter_context(Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn))
+        gathered.offered = lender.offered
+        yield Remote(made, (lender,))
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from cluster.errors import ClusterError, MachineError
+from cluster.errors import ClusterError, MachineError, NodeLost
 from cluster.host.tls import Authority, Identity
 from cluster.host.workshop import Gate
 from cluster.master.engines.courier import Courier, Route
@@ -67,6 +67,28 @@ class Headquarters:
 
 
 @dataclass(slots=True)
+class _Line:
+    """The connection to a host, with the tunnels between its loopback and this machine's."""
+
+    connection: Connection
+    tunnels: ExitStack
+    _doors: dict[int, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def door(self, port: int) -> int:
+        """A port here that leads to `port` there."""
+        with self._lock:
+            if port not in self._doors:
+                self._doors[port] = self.tunnels.enter_context(self.connection.forward(port))
+            return self._doors[port]
+
+    def lead(self, port: int) -> int:
+        """A port there that leads to `port` here. Raises NodeLost."""
+        with self._lock:
+            return self.tunnels.enter_context(self.connection.reverse(port))
+
+
+@dataclass(slots=True)
 class Outposts:
     """The workers on hosts; each is kept by a thread."""
 
@@ -76,7 +98,7 @@ class Outposts:
     _over: threading.Event = field(default_factory=threading.Event)
     _keepers: dict[str, threading.Thread] = field(default_factory=dict)
     _served: dict[str, Machine] = field(default_factory=dict)
-    _open: dict[str, Connection] = field(default_factory=dict)
+    _open: dict[str, _Line] = field(default_factory=dict)
     _states: dict[str, State] = field(default_factory=dict)
     """As they were last heard of, by the run as well."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -96,6 +118,16 @@ class Outposts:
     def machine(self, name: str) -> Machine:
         """The host `name`, to which a worker was sent, as it was then."""
         return self._served[name]
+
+    def way(self, here: str, there: str, port: int) -> int:
+        """A port of `here`'s loopback that leads to `port` of `there`'s, as long as both are connected to this machine.
+
+        Raises NodeLost if one of them is not.
+        """
+        mine, theirs = self._open.get(here), self._open.get(there)
+        if mine is None or theirs is None:
+            raise NodeLost(f"there is no way from {here} to {there}")
+        return mine.lead(theirs.door(port))
 
     def look(self, hear: Callable[[Change], None]) -> None:
         """Deal with what has changed in the registry. Raises InputError for a broken one."""
@@ -132,8 +164,8 @@ class Outposts:
         self._over.set()
         for keeper in self._keepers.values():
             keeper.join(_END_S / max(1, len(self._keepers)))
-        for connection in list(self._open.values()):
-            connection.close()
+        for line in list(self._open.values()):
+            line.connection.close()
 
     def _is_kept(self, name: str) -> bool:
         return name in self._keepers and self._keepers[name].is_alive()
@@ -155,8 +187,11 @@ class Outposts:
         while self._is_due(machine.name):
             began = time.monotonic()
             try:
-                with link.connect(machine, self.base.identity, deadline_s=_CONNECT_S) as connection:
-                    self._open[machine.name] = connection
+                with (
+                    link.connect(machine, self.base.identity, deadline_s=_CONNECT_S) as connection,
+                    ExitStack() as tunnels,
+                ):
+                    self._open[machine.name] = _Line(connection, tunnels)
                     self._serve(machine, connection)
                     why = "its worker ended"
             except ClusterError as error:
