@@ -111,8 +111,9 @@ def test_a_host_that_was_removed_is_not_had_back(world: World) -> None:
     assert eventually(lambda: world.tries == ["farm"])
     world.registry.remove("farm")
     assert world.look() == [Draining("farm", "it was removed")]
+    assert not world.posts.expects()
     world.cut.set()
-    assert eventually(lambda: not world.posts.expects())
+    assert eventually(lambda: not world.posts._is_kept("farm"))
     assert world.tries == ["farm"]
 
 

@@ -112,8 +112,8 @@ class Outposts:
         threading.Thread(target=self._watch, args=(hear,), name="registry", daemon=True).start()
 
     def expects(self) -> bool:
-        """Whether a host may come that is not there."""
-        return not self._over.is_set() and any(map(self._is_kept, tuple(self._keepers)))
+        """Whether a host may come that is not there, or be resumed."""
+        return not self._over.is_set() and any(map(self._is_kept, tuple(self._states)))
 
     def machine(self, name: str) -> Machine:
         """The host `name`, to which a worker was sent, as it was then."""
