@@ -8,22 +8,25 @@ hosts.
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle, repeat
 from pathlib import Path
+from typing import Any
 
 from instances import Instance, Network, network
 
 from cluster.master.hosts import link
 
 CLUSTER = (sys.executable, "-m", "cluster")
-VICTIM = "host1"
 _DEADLINE_S = 3600.0
 
 
@@ -42,59 +45,100 @@ def words_of(argv: list[str]) -> argparse.Namespace:
     return words.parse_args(argv)
 
 
-def main(asked: argparse.Namespace) -> int:
-    """Do it; the build's exit code."""
-    with tempfile.TemporaryDirectory(prefix="instances-") as scratch, network(Path(scratch) / "net") as net:
-        state, binhost = Path(scratch) / "state", Path(scratch) / "binhost"
-        common = ("--state", str(state), *(("--config", str(asked.config)) if asked.config else ()))
+@dataclass(frozen=True)
+class Farm:
+    """Machines of namespaces that have been added as hosts, and where the master keeps what is its own."""
+
+    net: Network
+    place: Path
+    options: tuple[str, ...]
+    """Of every command."""
+
+    @property
+    def binhost(self) -> Path:
+        return self.place / "binhost"
+
+    def cluster(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run `cluster` with `words`."""
+        return subprocess.run([*CLUSTER, *words, *self.options], text=True, timeout=_DEADLINE_S, check=False, **how)
+
+    def build(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run `cluster build` with `words`."""
+        return self.cluster("build", *words, "--binhost", str(self.binhost), **how)
+
+    def add(self, instance: Instance, kind: str, target: str) -> None:
+        """Make `instance` a host of one node."""
+        words = ["host", "add", f"root@{instance.address}", "--name", instance.name, "--nodes", "1"]
+        words += ["--driver", kind, "--host-key", instance.host_key, "--target", target]
+        added = self.cluster(*words, capture_output=True)
+        assert added.returncode == 0, added.stderr
+
+
+@contextmanager
+def farm(place: Path, count: int, kinds: str, target: str, *options: str) -> Iterator[Farm]:
+    """`count` hosts for `target`, whose nodes are of `kinds` in turn; files are kept in `place`."""
+    state = place / "state"
+    with network(place / "net") as net:
+        made = Farm(net, place, ("--state", str(state), *options))
         key = link.identity(state / "hosts").with_suffix(".pub").read_text()
-        started = [net.start(f"host{number}") for number in range(1, asked.count + 1)]
+        started = [net.start(f"host{number}") for number in range(1, count + 1)]
         for instance in started:
             instance.admit(key)
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(add, started, cycle(asked.kind.split(",")), repeat((*common, "--target", asked.target))))
-        subprocess.run([*CLUSTER, "host", "list", *common], check=True, timeout=60)
+            list(pool.map(made.add, started, cycle(kinds.split(",")), repeat(target)))
+        yield made
+
+
+def main(asked: argparse.Namespace) -> int:
+    """Do it; the build's exit code."""
+    options = ("--config", str(asked.config)) if asked.config else ()
+    with (
+        tempfile.TemporaryDirectory(prefix="instances-") as place,
+        farm(Path(place), asked.count, asked.kind, asked.target, *options) as hosts,
+    ):
+        hosts.cluster("host", "list")
         if asked.kill:
-            later(binhost, asked.after, lambda: power_goes(net))
+            later(hosts, asked.after, power_goes)
         if asked.cut:
-            later(binhost, asked.after, lambda: cable_goes(net))
-        words = [*CLUSTER, "build", *asked.atoms, "--target", asked.target, "--binhost", str(binhost), *common]
-        status = subprocess.run(words, check=False, timeout=_DEADLINE_S).returncode
-        subprocess.run([*CLUSTER, "host", "list", *common], check=True, timeout=60)
+            later(hosts, asked.after, cable_goes)
+        status = hosts.build(*asked.atoms, "--target", asked.target).returncode
+        hosts.cluster("host", "list")
         return status
 
 
-def add(instance: Instance, kind: str, common: tuple[str, ...]) -> None:
-    """Make `instance` a host of one node."""
-    words = [*CLUSTER, "host", "add", f"root@{instance.address}", "--name", instance.name, "--nodes", "1"]
-    words += ["--driver", kind, "--host-key", instance.host_key, *common]
-    subprocess.run(words, check=True, timeout=_DEADLINE_S, stdout=subprocess.DEVNULL)
+def later(hosts: Farm, packages: int, act: Callable[[Network, str], None]) -> Future[str]:
+    """Let something happen to a host that builds when so many packages are built; the future is its name."""
 
-
-def later(binhost: Path, packages: int, act: Callable[[], None]) -> None:
-    """Let something happen when so many packages are built."""
-
-    def watch() -> None:
-        while len(list(binhost.rglob("*.gpkg.tar"))) < packages:
+    def watch() -> str:
+        while len(list(hosts.binhost.rglob("*.gpkg.tar"))) < packages or not (busy := _busy(hosts)):
             time.sleep(0.5)
-        act()
+        act(hosts.net, busy)
+        return busy
 
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def power_goes(net: Network) -> None:
-    """End the machine."""
-    print(f"--- {VICTIM} loses its power", flush=True)
-    net.kill(VICTIM)
+    victim: Future[str] = Future()
+    threading.Thread(target=lambda: victim.set_result(watch()), daemon=True).start()
+    return victim
 
 
-def cable_goes(net: Network) -> None:
-    """Cut the machine off for a minute."""
-    print(f"--- the cable of {VICTIM} is pulled", flush=True)
-    net.cut(VICTIM)
+def _busy(hosts: Farm) -> str:
+    """The first host that builds something; "" for none."""
+    (run,) = json.loads(hosts.cluster("status", "--json", capture_output=True).stdout)["runs"]
+    return next((host["name"] for host in run["hosts"] if host["state"] == "building"), "")
+
+
+def power_goes(net: Network, name: str) -> None:
+    """End a machine."""
+    print(f"--- {name} loses its power", file=sys.stderr, flush=True)
+    net.kill(name)
+
+
+def cable_goes(net: Network, name: str) -> None:
+    """Cut a machine off for a minute."""
+    print(f"--- the cable of {name} is pulled", file=sys.stderr, flush=True)
+    net.cut(name)
     time.sleep(60)
-    print(f"--- the cable of {VICTIM} is back", flush=True)
-    net.mend(VICTIM)
+    print(f"--- the cable of {name} is back", file=sys.stderr, flush=True)
+    net.mend(name)
 
 
 if __name__ == "__main__":

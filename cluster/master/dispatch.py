@@ -136,8 +136,8 @@ class _Loop:
     late: dict[Cpv, Outcome] = field(default_factory=dict)
     """Of packages that run elsewhere by now, and are being abandoned there: what was built where they were given up."""
     conduct: quarantine.Conduct = field(default_factory=quarantine.Conduct)
-    is_told: bool = False
-    """Whether it was said that a host is waited for."""
+    is_told: bool = True
+    """Whether it was said that a host is waited for, as it was of those that there are to be at first."""
     packages: dict[Cpv, Package] = field(init=False)
     outcomes: dict[Cpv, Outcome] = field(init=False)
     urgent: tuple[int, ...] = field(init=False)
