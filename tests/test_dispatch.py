@@ -586,20 +586,37 @@ def test_a_host_that_drains_ends_what_it_has_and_is_given_nothing_until_it_is_re
     assert progress.warnings == ["east is given no more packages: asked to"]
 
 
-def test_without_a_host_a_run_waits_for_one_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("script", "hosts", "warnings"),
+    [
+        ({}, (), []),  # that workers are being started has been said
+        (
+            {("west:1", A): tells(Went("west", "off"))},
+            (WEST,),
+            ["west is gone: off", "there is no host to build on: waiting for one"],
+        ),
+    ],
+)
+def test_without_a_host_a_run_waits_for_one_that_may_come(
+    monkeypatch: pytest.MonkeyPatch,
+    script: Mapping[tuple[str, str], Callable[[Hand, Ended], None]],
+    hosts: tuple[Host, ...],
+    warnings: list[str],
+) -> None:
     monkeypatch.setattr(dispatch, "_TICK_S", 0.01)
-    hand = Hand(hosts=(), coming=True)
+    hand = Hand(dict(script), hosts=hosts, coming=True)
     ticks: list[int] = []
 
     def tick(self: FakeProgress) -> None:
         ticks.append(1)
         if len(ticks) == 3:
+            hand.moves = {}
             hand.hear(Came(WEST))
 
     monkeypatch.setattr(FakeProgress, "tick", tick)
     outcomes, _, progress = handed(plan(package(A)), hand)
     assert verdicts(outcomes) == {A: "built"}
-    assert progress.warnings == ["there is no host to build on: waiting for one"]
+    assert progress.warnings == warnings
 
 
 def test_what_is_left_when_no_host_is_and_none_is_expected_is_lost_in_one_line() -> None:
