@@ -39,9 +39,9 @@ def running(*seconds: float, nodes: int) -> State:
 
 def test_slots_go_to_what_the_end_waits_for() -> None:
     state = running(100.0, 10.0, 50.0, nodes=3)
-    wanted = {Cpv("cat/p0-1"): 3, Cpv("cat/p1-1"): 4, Cpv("cat/p2-1"): 3}
-    assert slots.shares(state, 6, wanted, state.hosts) == {"node-0": 3, "node-1": 2, "node-2": 1}
-    assert slots.shares(state, 2, wanted, state.hosts) == {"node-0": 1, "node-1": 1, "node-2": 1}
+    wanted = {"cat/p0-1": 3, "cat/p1-1": 4, "cat/p2-1": 3}
+    assert slots.shares(state, 6, lambda task: wanted[task.cpv], state.hosts) == {"node-0": 3, "node-1": 2, "node-2": 1}
+    assert slots.shares(state, 2, lambda task: wanted[task.cpv], state.hosts) == {"node-0": 1, "node-1": 1, "node-2": 1}
 
 
 @given(st.lists(st.floats(1, 100), min_size=1, max_size=6), st.integers(1, 8), st.integers(1, 16), st.data())
@@ -50,7 +50,7 @@ def test_every_node_has_a_slot_and_together_no_more_than_there_are(
 ) -> None:
     state = running(*seconds, nodes=nodes)
     wanted = {task.cpv: data.draw(st.integers(1, 8)) for task in state.tasks.all}
-    given_ = slots.shares(state, count, wanted, state.hosts)
+    given_ = slots.shares(state, count, lambda task: wanted[task.cpv], state.hosts)
     assert set(given_) == {one.node for one in state.running.values()}
     assert all(share >= 1 for share in given_.values())
     assert sum(given_.values()) <= max(count, len(given_))
@@ -64,7 +64,9 @@ def test_shares_are_worked_out_anew_only_where_something_changed() -> None:
     before = core.schedule(core.start(todo, hosts, ranked(Earliest(), todo), 1), Tick(0.0))[0]
     place, ended = next(iter(before.running.items()))
     after = core.schedule(before, Finished(9.0, todo.all[place].cpv, Verdict.BUILT))[0]
-    assert slots.touched(before, before) == frozenset()
     assert slots.touched(before, after) == {ended.host}
+    assert slots.touched(after, core.schedule(after, Tick(9.0))[0]) == frozenset()
     assert slots.touched(after, core.reranked(after, replace(after.ranking))) == {"one", "two"}
-    assert set(slots.shares(after, 4, {}, ["two"])) == {one.node for one in after.running.values() if one.host == "two"}
+    assert set(slots.shares(after, 4, lambda task: 1, ["two"])) == {
+        one.node for one in after.running.values() if one.host == "two"
+    }

@@ -246,9 +246,11 @@ def _cpu_s(child: Child) -> float:
 async def serve(address: str, place: Path, name: str, count: int) -> None:
     """Be the workers of `count` hosts until the scheduler is gone."""
     import dask
-    from distributed import Worker
     from distributed.security import Security
 
+    from cluster.bench.lightworker import LightWorker
+
+    dask.config.set({"logging": {"distributed": "error"}})
     identity = Identity.at(place / "authority" / "master")
     security = Security(
         require_encryption=True,
@@ -256,26 +258,11 @@ async def serve(address: str, place: Path, name: str, count: int) -> None:
         tls_worker_cert=str(identity.certificate),
         tls_worker_key=str(identity.key),
     )
-    dask.config.set({"distributed.admin.system-monitor.interval": "60s"})
-    workers: list[Any] = []
+    secure, resources = security.get_connection_args("worker"), {crews.resource(_TARGET): 1}
+    workers = [LightWorker(address, f"h{name}-{number}", resources, place, secure) for number in range(count)]
     for first in range(0, count, _AT_ONCE):
-        started = [
-            Worker(
-                address,
-                nthreads=1,
-                resources={crews.resource(_TARGET): 1},
-                security=security,
-                memory_limit=0,
-                dashboard=False,
-                host="127.0.0.1",
-                local_directory=str(place),
-                preload=["cluster.host.worker"],
-                preload_argv=["--host-name", f"h{name}-{number}", "--directory", str(place)],
-            )
-            for number in range(first, min(first + _AT_ONCE, count))
-        ]
-        workers += await asyncio.gather(*started)
-    await asyncio.gather(*(worker.finished() for worker in workers))
+        await asyncio.gather(*(worker.join() for worker in workers[first : first + _AT_ONCE]))
+    await asyncio.gather(*(worker.serve() for worker in workers))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import importlib.metadata
 import logging
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -61,15 +61,25 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("portage-cluster", "distributed")}
 
 
+def announced(host: str, speed: float, directory: Path) -> dict[str, Any]:
+    """What a worker says of the host that it is on."""
+    room = {"memory_mib": qemu.available_mib(), "disk_mib": paths.free_mib(directory)}
+    return {"host": host, "speed": speed, "versions": versions(), **room}
+
+
 def perform(packed: bytes) -> None:
     """Do the pickled errand in this worker; what comes of it goes to the master by events."""
     worker = get_worker()
-    errand: Errand = pickle.loads(packed)
-    say = partial(worker.log_event, TOPIC)
+    carry_out(pickle.loads(packed), worker.benches, worker.log_event)
+
+
+def carry_out(errand: Errand, benches: Benches, log_event: Callable[[str, dict[str, Any]], None]) -> None:
+    """Do an errand; `log_event` is Dask's, by which it is told of."""
+    say = partial(log_event, TOPIC)
     if errand.slots:
-        worker.benches.share(errand.slots)
+        benches.share(errand.slots)
     try:
-        bench = worker.benches.of(errand.equipment)
+        bench = benches.of(errand.equipment)
         came = bench.build(errand.parcel, errand.node, lambda phase: say({"job": errand.job, "phase": phase}))
     except ClusterError as error:
         came = error
@@ -119,11 +129,7 @@ def dask_setup(worker: Any, host_name: str, speed: float, directory: Path) -> No
         directory, lambda offer: worker.log_event(TOPIC, {"host": host_name, "offer": pickle.dumps(offer)})
     )
 
-    def announced(worker: Any) -> dict[str, Any]:
-        room = {"memory_mib": qemu.available_mib(), "disk_mib": paths.free_mib(directory)}
-        return {"host": host_name, "speed": speed, "versions": versions(), **room}
-
-    worker.startup_information[ANNOUNCED] = announced
+    worker.startup_information[ANNOUNCED] = lambda worker: announced(host_name, speed, directory)
     worker.loop.add_callback(_watch, worker)
 
 

@@ -17,7 +17,7 @@ from cluster.master.schedule import core, events, lookahead, slots
 from cluster.master.schedule.hosts import Exclusion, Host, Why
 from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import Ranking, State, ranked
-from cluster.master.schedule.tasks import Tasks
+from cluster.master.schedule.tasks import Task, Tasks
 from cluster.model import Action as PlanAction
 from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 
@@ -136,6 +136,9 @@ class _Loop:
     late: dict[Cpv, Outcome] = field(default_factory=dict)
     """Of packages that run elsewhere by now, and are being abandoned there: what was built where they were given up."""
     conduct: quarantine.Conduct = field(default_factory=quarantine.Conduct)
+    is_thinking: bool = False
+    is_wanted: bool = False
+    """Whether to think again after that."""
     is_told: bool = True
     """Whether it was said that a host is waited for, as it was of those that there are to be at first."""
     packages: dict[Cpv, Package] = field(init=False)
@@ -189,6 +192,9 @@ class _Loop:
                 self._end(given, replace(outcome, speed=given.host.speed))
             case Ranking():
                 self._step(events.Adopted(self.now, heard))
+                self.is_thinking = False
+                if self.is_wanted:
+                    self._rethink()
             case Came(host):
                 self._step(events.Joined(self.now, host))
             case Went(name, reason):
@@ -325,7 +331,14 @@ class _Loop:
             case events.Wake(at):
                 self.wake = at
             case events.Rethink():
-                self.thinking.submit(self._think, self.state, self.now)
+                self._rethink()
+
+    def _rethink(self) -> None:
+        """One thought at a time: of those that would wait for it only the last is of where the run stands by then."""
+        self.is_wanted = self.is_thinking
+        if not self.is_thinking:
+            self.is_thinking = True
+            self.thinking.submit(self._think, self.state, self.now)
 
     def _think(self, state: State, now: float) -> None:
         try:
@@ -334,15 +347,16 @@ class _Loop:
             self.heard.put(error)
 
     def _dispatch(self, package: Package, node: str, attempt: int) -> None:
-        running = self.state.running[self.state.tasks.places[package.cpv]]
-        given = self.given[package.cpv] = _Given(package.cpv, self.state.hosts[running.host], node)
+        place = self.state.tasks.places[package.cpv]
+        host = self.state.hosts[self.state.running[place].host]
+        given = self.given[package.cpv] = _Given(package.cpv, host, node)
         if package.action is PlanAction.CHECK:
             reason = self.settle(package)
             if not reason:
                 self.heard.put(_Ended(given, Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT)))
                 return
             package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
-        job = Job(package, attempt, self._jobs(package.cpv))
+        job = Job(package, attempt, self._jobs(self.state.tasks.all[place]))
         self.progress.dispatched(job, node)
         self.engine.start(
             job, node, lambda phase: self._entered(node, phase), lambda result: self.heard.put(_Ended(given, result))
@@ -353,17 +367,13 @@ class _Loop:
         for watcher in self.watchers:
             watcher.entered(node, phase)
 
-    def _jobs(self, cpv: Cpv) -> int:
-        task = self.state.tasks.all[self.state.tasks.places[cpv]]
+    def _jobs(self, task: Task) -> int:
         return slots.jobs(task.parallelism, self.compiles.jobs, self.compiles.most_jobs)
 
     def _share(self, before: State) -> None:
         """Tell the engine who is to have how many compile slots, where that may have changed."""
-        hosts = slots.touched(before, self.state)
-        running = (self.state.tasks.all[place].cpv for place, one in self.state.running.items() if one.host in hosts)
-        wanted = {cpv: self._jobs(cpv) for cpv in running}
-        shares = slots.shares(self.state, self.compiles.slots, wanted, hosts)
-        if shares.items() - self.shares.items():
+        shares = slots.shares(self.state, self.compiles.slots, self._jobs, slots.touched(before, self.state))
+        if any(self.shares.get(node) != count for node, count in shares.items()):
             self.shares |= shares
             self.engine.share(shares)
 

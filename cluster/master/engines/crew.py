@@ -42,6 +42,8 @@ _QUIET = dict.fromkeys(("distributed", "distributed.client"), "critical")
 _CONNECT_S = 30.0
 _WATCH_S = 1.0
 _STOP_S = 10.0
+_GATHER_S = 0.01
+"""For so long jobs are gathered to be given to Dask together: a call is more work for it than a job."""
 _CALLS = 8
 """Calls to hosts at once: to share, to abandon."""
 
@@ -77,6 +79,8 @@ class Crew:
     _flights: dict[int, Flight] = field(default_factory=dict)
     _jobs: dict[str, int] = field(default_factory=dict)
     """The last of each node."""
+    _leaving: dict[int, bytes] = field(default_factory=dict)
+    """Errands, pickled, that Dask is about to be given."""
     _futures: dict[int, Any] = field(default_factory=dict)
     """Dask forgets a job whose future is gone."""
     _shared: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -113,8 +117,12 @@ class Crew:
             ended(NodeLost(self._over or f"{name.host} is gone"))
             return
         packed = pickle.dumps(worker.Errand(job, name.there, equipment, parcel, slots))
+        with self._lock:
+            self._leaving[job] = packed
+            if len(self._leaving) > 1:
+                return  # it goes with the first
         # By the thread that hears hosts: several would wait for each other, and it for them, in Dask's client.
-        self.client.loop.add_callback(self._submit, job, packed, address)
+        self.client.loop.add_callback(self._submit_soon)
 
     def abandon(self, node: str) -> None:
         """End what is under way on `node`; its host says what comes of it."""
@@ -198,21 +206,27 @@ class Crew:
         own = {NodeName.of(node).there: node for node in self._hosts[address].nodes}
         return all(self._jobs.get(own[node]) in self._flights for node in nodes)
 
-    def _submit(self, job: int, packed: bytes, address: str) -> None:
-        if job not in self._flights:  # its host went
+    def _submit_soon(self) -> None:
+        self.client.loop.call_later(_GATHER_S, self._submit)
+
+    def _submit(self) -> None:
+        """Give Dask all that is leaving, as one graph of jobs that need nothing of each other."""
+        with self._lock:
+            # Those whose host went have landed.
+            leaving = [(job, packed) for job, packed in self._leaving.items() if job in self._flights]
+            places = {(_GROUP, job): [self._flights[job].address] for job, _ in leaving}
+            self._leaving.clear()
+        if not leaving:
             return
+        graph = {(_GROUP, job): (worker.perform, packed) for job, packed in leaving}
         try:
-            self._futures[job] = self.client.submit(
-                worker.perform,
-                packed,
-                key=(_GROUP, job),
-                workers=[address],
-                allow_other_workers=False,
-                pure=False,
-                resources={resource(self.target): 1},
-            )
-        except Exception as error:  # the job must end, whatever Dask has against it
-            self._land(job, MachineError("Dask does not take the job", str(error)))
+            with dask.annotate(workers=places.__getitem__):
+                futures = self.client.get(graph, [*graph], resources={resource(self.target): 1}, sync=False)
+        except Exception as error:  # the jobs must end, whatever Dask has against them
+            for job, _ in leaving:
+                self._land(job, MachineError("Dask does not take the job", str(error)))
+        else:
+            self._futures |= {job: future for (job, _), future in zip(leaving, futures, strict=True)}
 
     def _land(self, job: int, came: Any) -> None:
         """A job has ended, unless it has before."""

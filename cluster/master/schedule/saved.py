@@ -9,7 +9,7 @@ from immutables import Map
 
 from cluster.master.schedule import lookahead, tasks
 from cluster.master.schedule.hosts import Exclusion, Host
-from cluster.master.schedule.state import Pool, Room, Running, State, ranked
+from cluster.master.schedule.state import Pool, Room, Running, State, by_host, ranked
 from cluster.master.schedule.tasks import Task
 from cluster.model import Verdict
 
@@ -92,6 +92,7 @@ def restore(saved: Saved) -> State:
         missing=Map({place: count for place, count in missing.items() if count}),
         ready=tuple(sorted((ranking.keys[place], place) for place in waiting)),
         running=Map(saved.running),
+        there=by_host(saved.running),
         tried=Map(saved.tried),
         shunned=Map(saved.shunned),
         failed=Map(saved.failed),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable
 
 from cluster.master.schedule.state import State
-from cluster.model import Cpv
+from cluster.master.schedule.tasks import Task
 
 
 def jobs(parallelism: float | None, usual: int, most: int) -> int:
@@ -20,27 +19,22 @@ def jobs(parallelism: float | None, usual: int, most: int) -> int:
 
 
 def touched(before: State, after: State) -> frozenset[str]:
-    """The hosts on which shares may be others than before: what runs there has changed, or how it is ranked.
-
-    To work out all shares of a thousand hosts takes longer than everything else that follows from an event.
-    """
-    if after.ranking is not before.ranking:
-        return frozenset(after.rooms)
-    return frozenset(name for name, room in after.rooms.items() if before.rooms.get(name) is not room)
+    """The hosts on which shares may be others than `before` the event: what runs there has changed, or its rank."""
+    return after.changed if after.ranking is before.ranking else frozenset(after.there)
 
 
-def shares(state: State, slots: int, wanted: Mapping[Cpv, int], hosts: Collection[str]) -> dict[str, int]:
+def shares(state: State, slots: int, wanted: Callable[[Task], int], hosts: Iterable[str]) -> dict[str, int]:
     """By node of `hosts`, of `slots` on each: one for each package there, the rest to those most waited for.
 
-    Each gets at most what it can use, its -j in `wanted`: first all that the longest chain wants, then the next one.
+    Each gets at most what it can use, which is its -j, `wanted`: first all that the longest chain wants, then the next
+    one.
     """
-    there = ((place, one) for place, one in state.running.items() if one.host in hosts)
-    running = sorted(there, key=lambda item: (state.ranking.keys[item[0]], item[0]))
-    counts = Counter(one.host for _, one in running)
-    left = {host: max(0, slots - count) for host, count in counts.items()}
     given: dict[str, int] = {}
-    for place, one in running:
-        more = min(left[one.host], wanted.get(state.tasks.all[place].cpv, 1) - 1)
-        given[one.node] = 1 + more
-        left[one.host] -= more
+    for host in hosts:
+        there = sorted(state.there.get(host, ()), key=lambda place: (state.ranking.keys[place], place))
+        left = max(0, slots - len(there))
+        for place in there:
+            more = min(left, wanted(state.tasks.all[place]) - 1)
+            given[state.running[place].node] = 1 + more
+            left -= more
     return given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -170,6 +170,10 @@ class State:
     ready: tuple[tuple[float, int], ...] = ()
     """Keys and places of what could start, sorted."""
     running: Map[int, Running] = field(default_factory=Map)
+    there: Map[str, frozenset[int]] = field(default_factory=Map)
+    """`by_host(running)`, kept so as not to look through all that runs at every event."""
+    changed: frozenset[str] = field(default=frozenset(), compare=False)
+    """The hosts on which packages began or ended with the last event."""
     tried: Map[int, int] = field(default_factory=Map)
     shunned: Map[int, frozenset[str]] = field(default_factory=Map)
     """The hosts that a package is not tried on again, where it failed or was lost, unless that is all there are."""
@@ -202,6 +206,14 @@ class State:
         return tuple(host for name, host in self.hosts.items() if name not in self.drained)
 
 
+def by_host(running: Mapping[int, Running]) -> Map[str, frozenset[int]]:
+    """What runs on each host that has anything."""
+    there: dict[str, frozenset[int]] = {}
+    for place, one in running.items():
+        there[one.host] = there.get(one.host, frozenset()) | {place}
+    return Map(there)
+
+
 class Draft:
     """A state in the making: changed while one event is dealt with, then frozen."""
 
@@ -220,6 +232,8 @@ class Draft:
         self.missing = state.missing.mutate()
         self.ready = list(state.ready)
         self.running = state.running.mutate()
+        self.there = state.there.mutate()
+        self.changed: set[str] = set()
         self.tried = state.tried.mutate()
         self.shunned = dict(state.shunned)
         self.failed = dict(state.failed)
@@ -288,12 +302,15 @@ class Draft:
             self.idle[host.speed].append(name)
         running = self.running[place] = Running(name, room.nodes[0], now, now + task.seconds / host.speed)
         insort(self.busy[host.speed], (running.end, place))
+        self.there[name] = self.there.get(name, frozenset()) | {place}
+        self.changed.add(name)
         self.tried[place] = self.tried.get(place, 0) + 1
         self.started.append(place)
 
     def stop(self, place: int) -> Running:
         """Free what a package has taken."""
         running = self.running.pop(place)
+        self._forget(running.host, place)
         host, room = self.hosts[running.host], self.rooms[running.host]
         self.rooms[running.host] = room.given(self.tasks[place], host, running.node)
         if running.host in self.drained:
@@ -302,6 +319,15 @@ class Draft:
         if not room.nodes:
             self.idle[host.speed].append(running.host)
         return running
+
+    def _forget(self, name: str, place: int) -> None:
+        """A package is not on its host any more."""
+        self.changed.add(name)
+        left = self.there[name] - {place}
+        if left:
+            self.there[name] = left
+        else:
+            del self.there[name]
 
     def end(self, place: int, now: float, verdict: Verdict) -> None:
         """A package has ended for good."""
@@ -335,6 +361,8 @@ class Draft:
             missing=self.missing.finish(),
             ready=tuple(self.ready),
             running=self.running.finish(),
+            there=self.there.finish(),
+            changed=frozenset(self.changed),
             tried=self.tried.finish(),
             shunned=Map(self.shunned),
             failed=Map(self.failed),
