@@ -27,6 +27,7 @@ from cluster.master.schedule.hosts import Host
 from cluster.node.qemu import free_port
 
 pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +146,12 @@ class FakeClient:
         self.may = threading.Event()
         self.calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.errands: list[Any] = []
+        self.places: list[list[str]] = []
         self.loop = SimpleNamespace(add_callback=lambda call: call(), call_later=lambda seconds, call: call())
 
     def get(self, graph: dict[Any, Any], keys: list[Any], **how: Any) -> list[None]:
         self.errands += [pickle.loads(packed) for _, packed in graph.values()]
+        self.places += map(dask.get_annotations()["workers"], keys)
         return [None for _ in keys]
 
     def run(self, function: Any, *arguments: Any, workers: list[str], on_error: str) -> None:
@@ -178,6 +181,27 @@ def test_hosts_are_told_of_their_own_slots_when_they_change_and_last_of_the_late
     assert client.calls.get(timeout=PATIENCE_S) == ("share", {"node-1": 2, "node-2": 2}, "tls://1")
     crew.calls.shutdown()
     assert client.calls.empty()
+
+
+def test_jobs_that_leave_together_are_given_to_dask_at_once_but_for_those_whose_host_went() -> None:
+    client, later = FakeClient(), []
+    client.loop.call_later = lambda seconds, call: later.append(call)
+    crew = crews.Crew(client, TARGET)
+    for name in "abc":
+        crew.said(came(name, f"tls://{name}", 1))
+        crew.start(f"{name}:1", FakeEquipment(), name, print, print)
+    crew.said((0.0, {"went": "tls://b", "reason": "it left"}))
+    (submit,) = later
+    submit()
+    assert [errand.parcel for errand in client.errands] == ["a", "c"]
+    assert client.places == [["tls://a"], ["tls://c"]]
+    crew.said((0.0, {"went": "tls://c", "reason": "it left"}))
+    crew.said(came("c", "tls://d", 1))
+    crew.start("c:1", FakeEquipment(), "d", print, print)
+    assert len(later) == 2
+    crew.end("the run is being stopped")
+    later[1]()
+    assert len(client.errands) == 2
 
 
 def test_a_host_that_is_back_before_it_was_missed_came_anew() -> None:

@@ -19,6 +19,7 @@ from cluster.master.engines.engine import Came, Change, Draining, Ended, Resumed
 from cluster.master.estimate import Basis, Estimate
 from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
+from cluster.master.schedule.state import Ranking, State
 from cluster.master.schedule.tasks import Tasks
 from cluster.model import Action, Cpv, Job, Outcome, Package, Plan, Verdict
 
@@ -731,3 +732,27 @@ def test_what_is_late_on_a_slow_node_is_abandoned_there_and_nobody_is_blamed(mon
     assert [(one.verdict.value, one.node) for one in recorded] == [("lost", "slow:1"), ("built", "fast:1")]
     assert recorded[0].reason == "late on slow, begun anew on a faster node"
     assert outcomes[0].verdict is Verdict.BUILT
+
+
+def test_of_thoughts_that_are_wanted_while_there_is_one_the_last_is_thought(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []  # how many packages, as each thought begins
+    may, again = threading.Event(), threading.Event()
+
+    def choose(state: State, now: float) -> Ranking:
+        ended.append(len(state.ended))
+        if len(ended) > 1:
+            again.set()
+        assert may.wait(_PATIENCE_S)
+        return state.ranking
+
+    class Patient(FakeEngine):
+        def run(self, job: Job, node: str, entered: Callable[[str], None]) -> Outcome:
+            if job.package.cpv == "cat/p9-1":
+                may.set()
+                assert again.wait(_PATIENCE_S)
+            return super().run(job, node, entered)
+
+    monkeypatch.setattr(dispatch.lookahead, "choose", choose)
+    chain = [package(f"cat/p{number}-1", *[f"cat/p{number - 1}-1"][:number]) for number in range(11)]
+    run(plan(*chain), Patient(), FakeProgress())
+    assert ended[:2] == [0, 9]  # each of the nine ended sooner than expected

@@ -1,13 +1,12 @@
 """`cluster bench dispatch`: how many packages a second a master gives to its hosts, if they took no time to build.
 
 A real run (`cluster.master.dispatch`) over a plan that keeps all hosts busy; sources, binpkgs and nodes there are none.
-Hosts are workers of Dask as hosts run them, with TLS and all that is ours in them, but some hundreds in a process, as
-objects of `distributed.Worker`: `python -m cluster.bench.dispatch ADDRESS DIRECTORY FIRST COUNT`.
+Scheduler and master are those of a real run; the hosts' workers (`cluster.bench.lightworker`), some hundreds in a
+process, say to them what those of real hosts say, and leave out what a real host does on processors of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 from cluster.bench import machine
 from cluster.errors import MachineError
 from cluster.host.pool import Pool
-from cluster.host.tls import Authority, Identity
+from cluster.host.tls import Authority
 from cluster.host.work import Work
 from cluster.master import dispatch
 from cluster.master.engines import crew as crews
@@ -41,8 +40,6 @@ RATE = 300.0
 
 _TARGET = "arm64"
 _PROCESSES = 2
-_AT_ONCE = 50
-"""Workers of a process that start together."""
 _JOINING_S = 300.0
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 
@@ -224,8 +221,8 @@ def _joined(
     children = []
     for process in range(_PROCESSES):
         own = range(workers)[process::_PROCESSES]
-        words = [scheduler.address, str(place), str(process), str(len(own))]
-        argv = [sys.executable, "-m", "cluster.bench.dispatch", *words]
+        words = [scheduler.address, str(place), _TARGET, str(process), str(len(own))]
+        argv = [sys.executable, "-m", "cluster.bench.lightworker", *words]
         children.append(stack.enter_context(Child(argv, log_path=place / f"{process}.log", env=environment)))
     deadline = time.monotonic() + _JOINING_S
     for _ in range(left):
@@ -241,29 +238,3 @@ def _cpu_s(child: Child) -> float:
     """CPU seconds of a child so far: proc(5), utime and stime."""
     fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_S
-
-
-async def serve(address: str, place: Path, name: str, count: int) -> None:
-    """Be the workers of `count` hosts until the scheduler is gone."""
-    import dask
-    from distributed.security import Security
-
-    from cluster.bench.lightworker import LightWorker
-
-    dask.config.set({"logging": {"distributed": "error"}})
-    identity = Identity.at(place / "authority" / "master")
-    security = Security(
-        require_encryption=True,
-        tls_ca_file=str(identity.authority),
-        tls_worker_cert=str(identity.certificate),
-        tls_worker_key=str(identity.key),
-    )
-    secure, resources = security.get_connection_args("worker"), {crews.resource(_TARGET): 1}
-    workers = [LightWorker(address, f"h{name}-{number}", resources, place, secure) for number in range(count)]
-    for first in range(0, count, _AT_ONCE):
-        await asyncio.gather(*(worker.join() for worker in workers[first : first + _AT_ONCE]))
-    await asyncio.gather(*(worker.serve() for worker in workers))
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])))

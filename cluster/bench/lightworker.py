@@ -2,8 +2,13 @@
 
 What it is told and what it says is what passes between scheduler and `dask worker --preload cluster.host.worker`, over
 the same TLS: it registers, beats as often as it is asked to, does errands and says what comes of them, frees keys and
-leaves. It has no threads (an errand is to take no time), no state machine, no metrics of its machine and no data, and
-listens at no port: it cannot be called, as the master does to abandon a job or to change slots of what is being built.
+leaves. Left out are threads (an errand is to take no time, and an exception that is none of ours ends the worker),
+Dask's state machine, data, and the metrics of its machine. It listens at no port: it cannot be called, as the master
+does to abandon a job or to change the slots of what is being built.
+
+    python -m cluster.bench.lightworker SCHEDULER DIRECTORY TARGET NAME COUNT
+
+is the workers of COUNT hosts `hNAME-0`... of one node each, with the master's certificate, which is in DIRECTORY.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -23,20 +29,23 @@ from distributed.batched import BatchedSend
 from distributed.comm import CommClosedError, connect
 from distributed.core import send_recv
 from distributed.protocol.pickle import dumps
+from distributed.security import Security
 from distributed.versions import get_versions
 
 from cluster.host import worker
 from cluster.host.bench import Benches
+from cluster.host.tls import Identity
+from cluster.master.engines.crew import resource
 
+_AT_ONCE = 50
+"""Workers that join together."""
 _BATCH = "2ms"
 """As in Dask's worker."""
 _THREAD_S = 0.001
 """How much later than by an errand's last word Dask's worker hears that the thread has ended which did it."""
-_NOTHING = {"incoming_bytes": 0, "incoming_count": 0, "incoming_count_total": 0} | {
-    "outgoing_bytes": 0,
-    "outgoing_count": 0,
-    "outgoing_count_total": 0,
-}
+_NONE = dumps(type(None))
+"""The type of what an errand returns to Dask."""
+_MOVED = {f"{way}_{what}": 0 for way in ("incoming", "outgoing") for what in ("bytes", "count", "count_total")}
 _IDLE = {"read_bps": 0.0, "write_bps": 0.0}
 
 
@@ -61,7 +70,7 @@ class LightWorker:
         self._beat_s = (await self._comm.read(deserializers=["msgpack"]))["heartbeat-interval"]
         self._stream.start(self._comm)
         self._send(op="worker-status-change", status="running", stimulus_id=_stimulus("worker-status-change"))
-        self._beats = await connect(self._scheduler, **self._secure)
+        self._beats = await connect(self._scheduler, **self._secure)  # Dask's do so at the first of them
 
     async def serve(self) -> None:
         """Do what the scheduler says until it ends the connection."""
@@ -141,9 +150,6 @@ class LightWorker:
                 self._beat_s = heard["heartbeat-interval"]
 
 
-_NONE = dumps(type(None))
-
-
 def _stimulus(what: str) -> str:
     return f"{what}-{time.time()}"
 
@@ -156,7 +162,7 @@ def _metrics() -> dict[str, Any]:
         "digests_total_since_heartbeat": {},
         "managed_bytes": 0,
         "spilled_bytes": {"memory": 0, "disk": 0},
-        "transfer": _NOTHING,
+        "transfer": _MOVED,
         "event_loop_interval": 1.0,
         "cpu": 0.0,
         "memory": 100_000_000,
@@ -165,3 +171,23 @@ def _metrics() -> dict[str, Any]:
         "host_disk_io": _IDLE,
         "num_fds": 8,
     }
+
+
+async def serve(scheduler: str, directory: Path, target: str, name: str, count: int) -> None:
+    """Be the workers of `count` hosts until the scheduler is gone."""
+    identity = Identity.at(directory / "authority" / "master")
+    security = Security(
+        require_encryption=True,
+        tls_ca_file=str(identity.authority),
+        tls_worker_cert=str(identity.certificate),
+        tls_worker_key=str(identity.key),
+    )
+    secure, nodes = security.get_connection_args("worker"), {resource(target): 1}
+    workers = [LightWorker(scheduler, f"h{name}-{number}", nodes, directory, secure) for number in range(count)]
+    for first in range(0, count, _AT_ONCE):
+        await asyncio.gather(*(worker.join() for worker in workers[first : first + _AT_ONCE]))
+    await asyncio.gather(*(worker.serve() for worker in workers))
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])))

@@ -281,5 +281,5 @@ def dispatch(console: Console, report: dispatches.Report) -> None:
         cpu = (f"{spent:.2f}" for spent in (one.master_ms, one.scheduler_ms, one.workers_ms))
         table.add_row(name, f"{one.seconds:.1f}", f"{one.rate:.0f}", *cpu)
     console.print(table)
-    _line(console, "workers are Dask's own objects over TLS, hundreds in a process, and build nothing")
+    _line(console, "workers say over TLS what real ones say, hundreds in a process, and build nothing")
     _print_machine(console, report.machine)

@@ -1,7 +1,7 @@
 """A Dask scheduler of this master's own, in a process of its own.
 
-There the master's loop and it have a processor each: for each package Dask's scheduler takes some two milliseconds,
-three times as much as the master does itself.
+There the master's loop and it have a processor each: for each package Dask's scheduler takes a millisecond or more,
+several times as much as the master's loop.
 """
 
 from __future__ import annotations
