@@ -3,8 +3,8 @@
 What it is told and what it says is what passes between scheduler and `dask worker --preload cluster.host.worker`, over
 the same TLS: it registers, beats as often as it is asked to, does errands and says what comes of them, frees keys and
 leaves. Left out are threads (an errand is to take no time, and an exception that is none of ours ends the worker),
-Dask's state machine, data, and the metrics of its machine. It listens at no port: it cannot be called, as the master
-does to abandon a job or to change the slots of what is being built.
+Dask's state machine, data, the metrics of its machine, and offers for a pool. It listens at no port: it cannot be
+called, as the master does to abandon a job or to change the slots of what is being built.
 
     python -m cluster.bench.lightworker SCHEDULER DIRECTORY TARGET NAME COUNT
 
