@@ -22,6 +22,10 @@ class FakeEquipment:
     name: str = "fake"
     offer: Offer | None = None
 
+    @property
+    def is_early(self) -> bool:
+        return self.offer is not None
+
     def bench(self, directory: Path) -> FakeBench:
         return FakeBench(directory, self.offer)
 

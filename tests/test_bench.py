@@ -16,6 +16,10 @@ from cluster.host.bench import Benches
 class Broken:
     """Cannot be made."""
 
+    @property
+    def is_early(self) -> bool:
+        return False
+
     def bench(self, directory: Path) -> FakeBench:
         raise NodeLost("no stage")
 

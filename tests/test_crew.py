@@ -132,6 +132,14 @@ def test_a_host_makes_ready_says_what_it_offers_and_is_told_of_the_pool(yard: Ya
     assert (yard.directory / steady.name / "pool").read_text() == repr(pool)
 
 
+def test_a_job_that_comes_before_its_host_is_ready_says_what_it_waits_for(yard: Yard, steady: Host) -> None:
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    equipment = FakeEquipment("late", Offer("127.0.0.1", 3632, 4, "same"))
+    yard.crew.start(steady.nodes[0], equipment, "sed", said.put, said.put)
+    assert [said.get(timeout=PATIENCE_S) for _ in range(2)] == ["the host's set-up", "compile"]
+    assert said.get(timeout=PATIENCE_S).startswith("sed in node-1")
+
+
 def test_a_host_measures_the_way_to_a_distccd_and_says_why_there_is_none(yard: Yard, steady: Host) -> None:
     with pytest.raises(MachineError, match="Connect call failed"):
         yard.crew.measure(steady.name, Member("other", "127.0.0.1", free_port(), 2), "gcc")

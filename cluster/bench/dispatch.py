@@ -119,6 +119,11 @@ def plan_of(packages: int, width: int) -> Plan:
 class Instant:
     """The equipment of a bench that takes no time."""
 
+    @property
+    def is_early(self) -> bool:
+        """There is nothing to make."""
+        return False
+
     def bench(self, directory: Path) -> _InstantBench:
         """It needs nothing."""
         return _InstantBench()

@@ -43,6 +43,11 @@ class Bench(Protocol):
 class Equipment(Protocol):
     """How a bench is made; frozen, to be pickled, and equal to any other that would make the same."""
 
+    @property
+    def is_early(self) -> bool:
+        """Whether it is worth making as a host joins, before a job asks for it."""
+        ...
+
     def bench(self, directory: Path) -> Bench:
         """A bench on this host, which may write in `directory`. Raises ClusterError."""
         ...
@@ -68,6 +73,11 @@ class Benches:
             making = self._making.setdefault(equipment, threading.Lock())
         with making:
             return self._benches.get(equipment) or self._made_of(equipment)
+
+    def has(self, equipment: Equipment) -> bool:
+        """Whether the bench of `equipment` is ready."""
+        with self._lock:
+            return equipment in self._benches
 
     def _made_of(self, equipment: Equipment) -> Bench:
         bench = equipment.bench(self._directory)

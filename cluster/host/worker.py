@@ -78,6 +78,8 @@ def carry_out(errand: Errand, benches: Benches, log_event: Callable[[str, dict[s
     say = partial(log_event, TOPIC)
     if errand.slots:
         benches.share(errand.slots)
+    if errand.equipment.is_early and not benches.has(errand.equipment):
+        say({"job": errand.job, "phase": "the host's set-up"})
     try:
         bench = benches.of(errand.equipment)
         came = bench.build(errand.parcel, errand.node, lambda phase: say({"job": errand.job, "phase": phase}))

@@ -85,6 +85,11 @@ class Trade:
     membership: kits.Membership | None = None
     """None for no pool of distccds."""
 
+    @property
+    def is_early(self) -> bool:
+        """A snapshot may have to be made, and others wait for the distccd."""
+        return True
+
     def bench(self, directory: Path) -> Workshop:
         """The workshop of this host, whose own files are below `directory`. Raises ClusterError."""
         with ExitStack() as stack:

@@ -116,7 +116,9 @@ class DaskEngine:
         crews.disband(self._crew)
 
     def _equip(self, host: Host) -> None:
-        self._crew.equip(host.name, self._equipment(host.name))
+        equipment = self._equipment(host.name)
+        if equipment.is_early:
+            self._crew.equip(host.name, equipment)
 
     def _send(self, job: Job, node: str, token: object, entered: Entered, ended: Ended) -> None:
         began = time.monotonic()
