@@ -116,7 +116,7 @@ def test_instances_join_are_heard_and_are_gone_at_the_end(
     assert first.state is State.READY
     monkeypatch.setattr(notices, "_MISSED", 1)
     monkeypatch.setattr(notices, "_ANSWER_S", 3.0)
-    asked = Notices((first, second), identity)
+    asked = Notices(lambda: (first, second), identity)
     assert list(asked.poll()) == []
     alive = run_program(land.up[first.rented].command("cat", str(userdata.ALIVE)), deadline_s=20)
     assert float(alive.split()[0]) > 0
@@ -148,7 +148,7 @@ def test_a_watch_tells_until_it_is_over(land: Land, monkeypatch: pytest.MonkeyPa
     [machine] = registry().all()
     run_program(land.up[machine.rented].command("sh", "-c", f"echo soon >{userdata.NOTICE}"), deadline_s=20)
     heard: list[News] = []
-    with notices.watching((machine,), link.identity(paths.directories().hosts), heard.append, every_s=0.05):
+    with notices.watching(lambda: (machine,), link.identity(paths.directories().hosts), heard.append, every_s=0.05):
         end = time.monotonic() + 30
         while not heard and time.monotonic() < end:
             time.sleep(0.02)
@@ -167,7 +167,7 @@ def test_a_host_that_is_not_there_went_once(tmp_path: Path, monkeypatch: pytest.
         raise MachineError("nobody")
 
     monkeypatch.setattr(link, "connect", nobody)
-    asked = Notices((Machine("a", "u", "192.0.2.1", 22, "key", rented="i-1"),), tmp_path)
+    asked = Notices(lambda: [Machine("a", "u", "192.0.2.1", 22, "key", rented="i-1")], tmp_path)
     told = [list(asked.poll()) for _ in range(8)]
     assert told == [[], [], [], [], [], [Went("a")], [], []]
     asked.close()

@@ -39,7 +39,9 @@ def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Amazon:
 def hosts_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ssh: every instance answers, and is fit."""
 
-    def welcome(host_key: str, registry: Registry, identity: Path, drivers: object, prepare: object) -> joining.Welcome:
+    def welcome(
+        host_key: str, registry: Registry, identity: Path, drivers: object, prepare: object, measured: object
+    ) -> joining.Welcome:
         def take(instance: Instance, deadline_s: float) -> None:
             made = hosting.machine(instance, host_key, {"arm64": 2}, drivers(instance.type))
             registry.save(replace(made, state=HostState.READY, reason=""))

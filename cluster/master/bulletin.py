@@ -148,7 +148,7 @@ class Publisher:
             self._zero, self._began = time.monotonic() - now, time.time() - now
             _adapter()  # made once, and not to be counted as what a bulletin costs
         else:
-            self._past += _left(self._latest[0], state, now)
+            self._past += left(self._latest[0], state, now)
         self._latest = (state, now)
         self._look_ahead(state, now)
         if now >= self._next:
@@ -204,7 +204,7 @@ def _played(state: State, now: float) -> tuple[Outlook, float]:
     return outlook(state, now), time.thread_time() - start
 
 
-def _left(before: State, after: State, now: float) -> list[Past]:
+def left(before: State, after: State, now: float) -> list[Past]:
     """What has left its node between two states."""
     if before.running is after.running:
         return []

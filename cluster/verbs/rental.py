@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +15,8 @@ from cluster.errors import InputError
 from cluster.master.ec2 import catalogue, hosting, joining, policy, quote, reaper, renting, source, sweeping
 from cluster.master.ec2.client import Cloud
 from cluster.master.ec2.rental import Limits, Market, Rental, Rentals, State, Wish
-from cluster.master.hosts import link, setup
-from cluster.master.hosts.registry import Machine, Registry
-from cluster.node.drivers import Kind
+from cluster.master.hosts import link
+from cluster.master.hosts.registry import Registry
 from cluster.options import Common, at_least_one, console_for, print_json
 
 _SHIPPED_REGION = "us-east-1"
@@ -81,20 +79,8 @@ def _rented(
     rentals, registry = Rentals(directories.rentals), Registry(directories.hosts)
     identity = link.identity(directories.hosts)
     terms = renting.Terms(network, silence, identity.with_suffix(".pub").read_text().strip())
-
-    def drivers(type_: str) -> Mapping[str, Kind]:
-        native = known.families[catalogue.family(type_)].targets
-        return {name: "chroot" if name in native else "qemu" for name in names}
-
     with report.Reporter(console_for(common)) as reporter:
-
-        def prepare(machine: Machine) -> Machine:
-            return setup.prepare(machine, directories, reporter, memory_mib=settings.node.memory_mib)
-
-        def welcome(rental: Rental) -> joining.Welcome:
-            host_key = (rentals.place(rental.run) / "host_key.pub").read_text().strip()
-            return hosting.welcome(host_key, registry, identity, drivers, prepare)
-
+        welcome = hosting.reception(directories, known, tuple(names), reporter, settings.node.memory_mib)
         try:
             return renting.up(cloud, quoted, terms, rentals, welcome, reporter.step)
         finally:

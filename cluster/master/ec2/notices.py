@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import MachineError
+from cluster.errors import ClusterError, MachineError
 from cluster.master.ec2.userdata import ALIVE, NOTICE
 from cluster.master.hosts import link
 from cluster.master.hosts.registry import Machine
@@ -21,6 +21,7 @@ EVERY_S = 5.0
 _ANSWER_S = 20.0
 _MISSED = 6
 """Questions without an answer after which a host counts as gone."""
+_AT_ONCE = 64
 _ASK = f"cat /proc/uptime >{ALIVE}; cat {NOTICE} 2>/dev/null || true"
 
 
@@ -92,38 +93,50 @@ def notice(name: str, said: str) -> Draining | None:
 
 
 class Notices:
-    """Asks all of `machines`, with the private key `identity`."""
+    """Asks all rented ones of the machines that there are at the time, with the private key `identity`."""
 
-    def __init__(self, machines: Sequence[Machine], identity: Path) -> None:
-        self._hosts = [Host(machine, identity) for machine in machines]
-        self._pool = ThreadPoolExecutor(max(1, len(machines)))
+    def __init__(self, machines: Callable[[], Iterable[Machine]], identity: Path) -> None:
+        self._machines, self._identity = machines, identity
+        self._hosts: dict[str, Host] = {}
+        """By the id of the instance."""
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
 
     def poll(self) -> Iterator[News]:
-        """Ask each once, all together; gives what is new."""
-        yield from (news for news in self._pool.map(Host.ask, self._hosts) if news is not None)
+        """Ask each once, all together; gives what is new. Raises what finding the machines raises."""
+        there = {machine.rented: machine for machine in self._machines() if machine.rented}
+        for id_ in self._hosts.keys() - there.keys():
+            self._hosts.pop(id_).close()
+        for id_ in there.keys() - self._hosts.keys():
+            self._hosts[id_] = Host(there[id_], self._identity)
+        yield from (news for news in self._pool.map(Host.ask, self._hosts.values()) if news is not None)
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.shutdown()
-        for host in self._hosts:
+        for host in self._hosts.values():
             host.close()
 
 
 @contextmanager
 def watching(
-    machines: Sequence[Machine], identity: Path, hear: Callable[[News], object], *, every_s: float = EVERY_S
+    machines: Callable[[], Iterable[Machine]],
+    identity: Path,
+    hear: Callable[[News], object],
+    *,
+    every_s: float = EVERY_S,
 ) -> Iterator[None]:
     """As long as this lasts the rented ones of `machines` know that their master lives, and `hear` is told of news.
 
-    `hear` is called from another thread.
+    Both are called from another thread, and `machines` each time anew.
     """
-    notices = Notices([one for one in machines if one.rented], identity)
+    notices = Notices(machines, identity)
     over = threading.Event()
 
     def watch() -> None:
         while not over.is_set():
-            for news in notices.poll():
-                hear(news)
+            with suppress(ClusterError):  # half a registry: look again
+                for news in notices.poll():
+                    hear(news)
             over.wait(every_s)
 
     thread = threading.Thread(target=watch, name="notices", daemon=True)

@@ -75,7 +75,7 @@ def engine(
 
         def attend(hear: Callable[[Change], None]) -> None:
             posts.attend(hear)
-            stack.enter_context(notices.watching(chosen, link.identity(hosts), _noticed(hear)))
+            stack.enter_context(notices.watching(Registry(hosts).all, link.identity(hosts), _noticed(hear)))
 
         def equip(host: str) -> Trade:
             return equipment.trade_for(session, posts.machine(host))

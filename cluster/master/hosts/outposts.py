@@ -199,7 +199,7 @@ class Outposts:
             finally:
                 self._open.pop(machine.name, None)
             failed = 0 if time.monotonic() - began > _WORKED_S else failed
-            if self._over.is_set():
+            if self._over.is_set() or machine.name not in self._states:
                 return
             if failed == len(_PAUSES_S):
                 self.warn(f"host {machine.name} is given up: {why}")
@@ -253,15 +253,12 @@ class Camp:
 
         It finds the scheduler at the port `scheduler` of its loopback, and is found at `contact` of the master's.
         """
-        kind = machine.kind(target)
-        faster = machine.facts.speed if machine.facts else 1.0
-        arch = machine.facts.arch if machine.facts else ""
         post = launch.Post(
             name=machine.name,
             nodes={target: machine.nodes[target]},
             identity=Identity.at(Path(self.directory) / "identity"),
             directory=Path(self.directory),
-            speed=faster * drivers.expected_speed(kind, target, arch),
+            speed=node_speed(machine, target),
             listen=f"tls://{_LOOPBACK}:{self.worker}",
             contact=f"tls://{_LOOPBACK}:{contact}",
         )
@@ -272,6 +269,12 @@ class Camp:
         return (
             f"{run} > {log} 2>&1; status=$?; tail -n 5 {log}; rm -rf {shlex.quote(str(self.directory))}; exit $status"
         )
+
+
+def node_speed(machine: Machine, target: str) -> float:
+    """Of each of its nodes for `target`, beside one of this machine."""
+    faster, arch = (machine.facts.speed, machine.facts.arch) if machine.facts else (1.0, "")
+    return faster * drivers.expected_speed(machine.kind(target), target, arch)
 
 
 def _settled(machine: Machine, connection: Connection, authority: Authority) -> Camp:
