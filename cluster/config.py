@@ -74,6 +74,13 @@ class Hosts(_Section):
     losses: _Positive
 
 
+class Ec2(_Section):
+    """`[ec2]`"""
+
+    scale: bool
+    down_after: bool
+
+
 class Limits(_Section):
     """`[limits]`"""
 
@@ -242,6 +249,7 @@ class Config(_Section):
     build: Build
     node: Node
     hosts: Hosts
+    ec2: Ec2
     limits: Limits
     distcc: Distcc
     compile: Compile

@@ -278,7 +278,7 @@ def test_build_keeps_going_without_a_repository(
 ) -> None:
     built: list[session.Session] = []
 
-    def build(chosen: session.Session, made: Plan, *rest: object) -> Result:
+    def build(chosen: session.Session, made: Plan, *rest: object, **_: object) -> Result:
         built.append(chosen)
         return Result(made, (), 0.0, chosen.binhost)
 
@@ -391,7 +391,7 @@ def test_debug_logs_the_traceback(cluster: Cluster, caplog: pytest.LogCaptureFix
 def test_an_interrupt_says_that_what_was_finished_is_kept(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, over: list[str]
 ) -> None:
-    def interrupted(*arguments: object) -> None:
+    def interrupted(*arguments: object, **_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(building, "build", interrupted)
@@ -432,7 +432,7 @@ def test_what_failed_and_what_that_blocks(
         Outcome(Cpv(EDITOR), Verdict.BLOCKED, reason=f"needs {TEXT}, which failed"),
     )
     result = Result(plan(package(TEXT), package(EDITOR, TEXT)), outcomes, 3.0, Path())
-    monkeypatch.setattr(building, "build", lambda *arguments: result)
+    monkeypatch.setattr(building, "build", lambda *arguments, **_: result)
     ended = cluster("build", "app/editor", *over, *(["--json"] if as_json else []))
     assert ended.code == 2
     assert ended.err == ""
@@ -445,7 +445,9 @@ def test_what_failed_and_what_that_blocks(
 
 
 def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(opened: object, made: Any, nodes: int, reporter: progress.Reporter, urgent: object) -> Result:
+    def build(
+        opened: object, made: Any, nodes: int, reporter: progress.Reporter, urgent: object, **_: object
+    ) -> Result:
         reporter.step("looking for QEMU")
         reporter.start(made)
         return Result(made, (), 0.0, Path())
@@ -461,7 +463,9 @@ def test_weight_and_priority_reach_the_build(
 ) -> None:
     asked: list[tuple[float, set[str]]] = []
 
-    def build(opened: session.Session, made: Plan, nodes: int, reporter: object, urgent: set[str]) -> Result:
+    def build(
+        opened: session.Session, made: Plan, nodes: int, reporter: object, urgent: set[str], **_: object
+    ) -> Result:
         asked.append((opened.config.build.weight, urgent))
         return Result(made, (), 0.0, Path())
 

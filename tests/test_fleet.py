@@ -6,6 +6,7 @@ import base64
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def wish(market: Market = Market.ON_DEMAND, limits: Limits = ROOMY, **instances:
 
 
 def quoted(cloud: Cloud, wanted: Wish | None = None, image: str = "") -> Quote:
-    return quote(cloud, wanted or wish(), CATALOGUE, image)
+    return quote(cloud, replace(wanted or wish(), image=image), CATALOGUE)
 
 
 def welcomed(rental: Rental) -> joining.Welcome:

@@ -12,7 +12,7 @@ from cluster import paths, target
 from cluster.errors import InputError, MachineError
 from cluster.host import runs
 from cluster.master import binhost as binhosts
-from cluster.master import boards, bootstrap, claims, dispatch, equipment, expected, judge, mirror
+from cluster.master import boards, bootstrap, claims, dispatch, equipment, expected, judge, mirror, rented
 from cluster.master.bulletin import Publisher
 from cluster.master.engines import remote
 from cluster.master.engines.delivery import Delivery, FirstRound
@@ -31,21 +31,24 @@ from cluster.node.stage import Stage
 _BUILD_MIB = 1500
 
 
-def build(session: Session, plan: Plan, nodes: int, reporter: Reporter, urgent: Collection[Cpv] = ()) -> Result:
+def build(
+    session: Session, plan: Plan, nodes: int, reporter: Reporter, urgent: Collection[Cpv] = (), *, more: bool = False
+) -> Result:
     """Do what `plan` says, what is `urgent` first, on as many of `nodes` nodes as other builds leave.
 
+    With `more` another build follows, for which rented hosts are kept.
     Raises InputError and MachineError before the first package is built.
     """
     if plan.first is None or not plan.to_build:
-        return _build(session, plan, nodes, reporter, urgent)
+        return _build(session, plan, nodes, reporter, urgent, more=more)
     earlier = session.earlier
     reporter.step(f"the first round, into {earlier.binhost}")
-    first = build(earlier, plan.first, nodes, reporter, urgent)
+    first = build(earlier, plan.first, nodes, reporter, urgent, more=True)
     if first.exit_code:
         return Result(plan, tuple(map(_without_first, plan.packages)), first.seconds, session.binhost, first)
     reporter.step(f"the second round, into {session.binhost}")
     round_one = FirstRound(binhosts.Binhost(earlier.binhost, session.target.chost), bootstrap.base(plan))
-    second = _build(session, plan, nodes, reporter, urgent, round_one)
+    second = _build(session, plan, nodes, reporter, urgent, round_one, more=more)
     return replace(second, first=first, seconds=round(first.seconds + second.seconds, 2))
 
 
@@ -63,6 +66,8 @@ def _build(
     reporter: Reporter,
     urgent: Collection[Cpv],
     first: FirstRound | None = None,
+    *,
+    more: bool,
 ) -> Result:
     start = time.monotonic()
     binhost = binhosts.Binhost(session.binhost, session.target.chost)
@@ -82,7 +87,7 @@ def _build(
         delivery = equipment.delivery_for(session, binhost, first=first)
         machines = remote.machines(session)
         if machines:
-            site = _elsewhere(session, machines, delivery, live, stack, reporter)
+            site = _elsewhere(session, machines, delivery, live, stack, reporter, more=more)
         else:
             site = _here(session, min(nodes, len(plan.to_build)), nodes, delivery, live, stack, reporter)
         plan = with_toolchain(plan, site.stage)
@@ -149,10 +154,13 @@ def _elsewhere(
     live: runs.Run,
     stack: ExitStack,
     reporter: Reporter,
+    *,
+    more: bool,
 ) -> _Site:
     """The hosts that have been added; this machine only says who builds what."""
     found = stage.ensure(session.target, target.load_recipe(), session.directories.cache, reporter.step)
-    there = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter))
+    steward = stack.enter_context(rented.steward(session, reporter, more=more))
+    there = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter, steward))
     return _Site(there.engine, found, None, there.watchers)
 
 

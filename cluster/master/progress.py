@@ -32,8 +32,8 @@ class Progress(Protocol):
         ...
 
 
-class Reporter(Progress, Protocol):
-    """Tells a person what goes on."""
+class Teller(Protocol):
+    """Tells a person what goes on; from any thread."""
 
     def step(self, text: str) -> None:
         """Something else begins, which may take a while."""
@@ -42,6 +42,10 @@ class Reporter(Progress, Protocol):
     def tell(self, text: str) -> None:
         """Something came out that is worth seeing before the end."""
         ...
+
+
+class Reporter(Progress, Teller, Protocol):
+    """The same of a run."""
 
     def start(self, plan: Plan) -> None:
         """The jobs of `plan` begin."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from rich.console import Console
 from rich.markup import escape
 
 from cluster import config, report
 from cluster.errors import InputError
-from cluster.master import building, planning
+from cluster.master import building, planning, rented
 from cluster.master import priority as priorities
 from cluster.master.session import Session
 from cluster.options import Common, KeepGoing, What, at_least_one, console_for, open_all, open_one, print_json
@@ -36,6 +39,9 @@ def build(
         list[str] | None,
         Parameter(negative="", help="A package of the plan that is built first, before other builds; may be repeated."),
     ] = None,
+    ec2_down: Annotated[
+        bool, Parameter(negative="", help="End what is rented when the build is over, however it ends.")
+    ] = False,
     audit_compiles: Annotated[float | None, Parameter(help="Percent of compiles to do in the node as well.")] = None,
     keep_going: KeepGoing = False,
     what: What | None = None,
@@ -53,14 +59,15 @@ def build(
     results = []
     plans = plans_of(opened, atoms, keep_going, sources=True)
     urgent = priorities.urgent(plans, priority or ())
-    for session, made in zip(opened, plans, strict=True):
-        heading(common, session, opened)
-        usable = planning.over(session, made)
-        with report.Reporter(console) as reporter:
-            results.append(building.build(usable, made, nodes or session.config.build.nodes, reporter, urgent))
-        if not common.json:
-            report.summary(console, results[-1])
-            report.beside(console, made.left_out)
+    with _ending(opened, console, ec2_down=ec2_down):
+        for number, (session, made) in enumerate(zip(opened, plans, strict=True), 1):
+            heading(common, session, opened)
+            usable, count = planning.over(session, made), nodes or session.config.build.nodes
+            with report.Reporter(console) as reporter:
+                results.append(building.build(usable, made, count, reporter, urgent, more=number < len(opened)))
+            if not common.json:
+                report.summary(console, results[-1])
+                report.beside(console, made.left_out)
     if common.json:
         print_json(one_or_all([report.build_json(result) for result in results], opened))
     return max(result.exit_code for result in results)
@@ -84,6 +91,18 @@ def verify(*atoms: str, keep_going: KeepGoing = False, what: What | None = None,
         for program in proof.failed:
             console.print(f"[red]failed[/] {escape(program)}", highlight=False)
     return code_of(made) if proof.good else 2
+
+
+@contextmanager
+def _ending(opened: Sequence[Session], console: Console, *, ec2_down: bool) -> Iterator[None]:
+    """When it is over, however it ends, end what is rented for the sessions that are to do so."""
+    over = [session for session in opened if ec2_down or session.config.ec2.down_after]
+    try:
+        yield
+    finally:
+        if over:
+            with report.Reporter(console) as reporter:
+                rented.down(over, reporter)
 
 
 def _helped(session: Session, plain: bool, audit: float | None) -> Session:

@@ -35,6 +35,9 @@ def ec2_up(
     hours: Annotated[float | None, Parameter(help="End all after so many; else when the budget is spent.")] = None,
     silence: Annotated[int, Parameter(help="Minutes without the master after which an instance ends itself.")] = 30,
     source_network: Annotated[str, Parameter(name="--from", help="The network that ssh comes from, in CIDR.")] = "",
+    grow: Annotated[
+        bool, Parameter(negative="", help="Let builds rent more of these types, within the limits, while it pays.")
+    ] = False,
     image: Annotated[str, Parameter(help="An AMI in the place of Debian 12.")] = "",
     target: Annotated[list[str] | None, Parameter(negative="", help="To build for; may be repeated.")] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Check all of it, say what it costs, start nothing.")] = False,
@@ -49,10 +52,11 @@ def ec2_up(
         targets.load(name)
     known = catalogue.load(directories, region)
     limits = Limits(max_hosts, max_price, budget, hours)
-    wish = Wish(wanted, market or said or Market.SPOT, known.region, limits)
+    names = tuple(target or [settings.build.target])
+    wish = Wish(wanted, market or said or Market.SPOT, known.region, limits, names, grow, image)
     network = source.network(source_network)
     cloud = Cloud(wish.region)
-    quoted = quote.quote(cloud, wish, known, image)
+    quoted = quote.quote(cloud, wish, known)
     console = console_for(common)
     if dry_run:
         if common.json:
@@ -60,7 +64,7 @@ def ec2_up(
         else:
             rentaltable.quoted(console, quoted)
         return 0
-    rental = _rented(cloud, quoted, known, network, silence, target or [settings.build.target], settings, common)
+    rental = _rented(cloud, quoted, known, network, silence, settings, common)
     return _show(Rentals(directories.rentals), (rental,), common)
 
 
@@ -70,7 +74,6 @@ def _rented(
     known: catalogue.Catalogue,
     network: str,
     silence: int,
-    names: list[str],
     settings: config.Config,
     common: Common,
 ) -> Rental:
@@ -80,7 +83,7 @@ def _rented(
     identity = link.identity(directories.hosts)
     terms = renting.Terms(network, silence, identity.with_suffix(".pub").read_text().strip())
     with report.Reporter(console_for(common)) as reporter:
-        welcome = hosting.reception(directories, known, tuple(names), reporter, settings.node.memory_mib)
+        welcome = hosting.reception(directories, known, reporter, settings.node.memory_mib)
         try:
             return renting.up(cloud, quoted, terms, rentals, welcome, reporter.step)
         finally:
@@ -187,8 +190,12 @@ def ec2_reap(
         cloud = Cloud(name)
         there = reaper.found(cloud)
         runs = sweeping.over(there, rentals, name, everyone=everyone)
+        strays = sweeping.strays(there, rentals)
         left = sweeping.remove(cloud, rentals, runs) if yes else tuple(one for one in there if one.run in runs)
-        found += [(name, one) for one in left]
+        alone = tuple(one for one in there if one.id in strays and one.run not in runs)
+        if yes:
+            reaper.terminate(cloud, (one.id for one in alone))
+        found += [(name, one) for one in (*left, *alone)]
     hosting.tidy(registry, rentals)
     if common.json:
         print_json({"removed": yes, "left": [rentaltable.leftover_json(*one) for one in found]})

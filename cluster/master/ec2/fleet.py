@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cluster.errors import MachineError
 from cluster.master.ec2.client import Cloud, Refused
 from cluster.master.ec2.quote import Kind, Quote
 from cluster.master.ec2.rental import TAG, Instance, Market, Rental
@@ -55,6 +57,29 @@ def rent(cloud: Cloud, quote: Quote, rental: Rental, keys: Keys, save: Save) -> 
     )
     group = _group(cloud, quote, rental)
     templates = {arch: _template(cloud, quote, rental, arch, group, keys.user_data) for arch in quote.images}
+    return _filled(cloud, quote, rental, templates, save)
+
+
+def add(cloud: Cloud, quote: Quote, rental: Rental, keys: Keys, save: Save) -> tuple[Rental, str]:
+    """The same for more in a rental that is up, with its key pair and security group; says as well what is missing.
+
+    Instances are made from templates of their own, as they end themselves after what is left of its hours.
+    """
+    tagged = [{"Name": f"tag:{TAG}", "Values": [rental.run]}]
+    group = next(cloud.each("describe_security_groups", "SecurityGroups", Filters=tagged), None)
+    if group is None:
+        raise MachineError(f"the rental {rental.run} has no security group any more", "`cluster ec2 down` ends it")
+    suffix = f"-{secrets.token_hex(4)}"
+    templates = {
+        arch: _template(cloud, quote, rental, arch, group["GroupId"], keys.user_data, suffix) for arch in quote.images
+    }
+    after = _filled(cloud, quote, rental, templates, save)
+    whole = replace(after, missing=rental.missing)
+    save(whole)
+    return whole, "; ".join(after.missing[len(rental.missing) :])
+
+
+def _filled(cloud: Cloud, quote: Quote, rental: Rental, templates: Mapping[str, str], save: Save) -> Rental:
     for wished, count in quote.wish.instances.items():
         rental = _fill(cloud, quote, rental, templates[quote.kinds[wished].arch], wished, count, save)
     return rental
@@ -88,13 +113,15 @@ def _group(cloud: Cloud, quote: Quote, rental: Rental) -> str:
     return group
 
 
-def _template(cloud: Cloud, quote: Quote, rental: Rental, arch: str, group: str, user_data: str) -> str:
+def _template(
+    cloud: Cloud, quote: Quote, rental: Rental, arch: str, group: str, user_data: str, suffix: str = ""
+) -> str:
     image = quote.images[arch]
     disk = {"VolumeType": "gp3", "VolumeSize": quote.disk_gib, "Encrypted": True, "DeleteOnTermination": True}
     tagged = ("instance", "volume", "network-interface")
     made = cloud.call(
         "create_launch_template",
-        LaunchTemplateName=f"{name(rental.run)}-{arch}",
+        LaunchTemplateName=f"{name(rental.run)}-{arch}{suffix}",
         LaunchTemplateData={
             "ImageId": image.id,
             "KeyName": name(rental.run),

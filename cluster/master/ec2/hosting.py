@@ -12,7 +12,7 @@ from cluster.master.ec2.joining import Welcome
 from cluster.master.ec2.rental import Instance, Rental, Rentals
 from cluster.master.hosts import link, outposts, setup
 from cluster.master.hosts.registry import Machine, Registry
-from cluster.master.progress import Reporter
+from cluster.master.progress import Teller
 from cluster.node.drivers import Kind
 
 _SSH = 22
@@ -73,9 +73,9 @@ def _heed_not(news: notices.News) -> None:
 
 
 def reception(
-    directories: paths.Directories, known: Catalogue, targets: tuple[str, ...], reporter: Reporter, memory_mib: int
+    directories: paths.Directories, known: Catalogue, teller: Teller, memory_mib: int
 ) -> Callable[[Rental], Welcome]:
-    """What takes the instances of a rental among the hosts, for `targets`, with nodes of `memory_mib` MiB.
+    """What takes the instances of a rental among the hosts, for its targets, with nodes of `memory_mib` MiB.
 
     Nodes are chroots where the target is the instance's own architecture, and QEMU's elsewhere.
     """
@@ -83,7 +83,7 @@ def reception(
     identity = link.identity(directories.hosts)
 
     def prepare(machine: Machine) -> Machine:
-        return setup.prepare(machine, directories, reporter, memory_mib=memory_mib)
+        return setup.prepare(machine, directories, teller, memory_mib=memory_mib)
 
     def measured(type_: str, machine: Machine) -> None:
         for target in machine.nodes if machine.facts else ():
@@ -91,7 +91,7 @@ def reception(
 
     def of(rental: Rental) -> Welcome:
         host_key = (rentals.place(rental.run) / "host_key.pub").read_text().strip()
-        return welcome(host_key, registry, identity, drivers_of(known, targets), prepare, measured)
+        return welcome(host_key, registry, identity, drivers_of(known, rental.targets), prepare, measured)
 
     return of
 

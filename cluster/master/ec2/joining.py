@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -33,21 +34,32 @@ def join(
 
     `save` is told of the rental whenever it has changed.
     """
-    pool = ThreadPoolExecutor(max(1, len(rental.living)))
-    try:
-        joining: dict[str, Future[None]] = {}
-        for known in _addressed(cloud, rental, deadline_s):
-            rental = known
-            save(rental)
-            for one in rental.living:
-                if one.address and one.id not in joining:
-                    joining[one.id] = pool.submit(welcome, one, deadline_s)
+    joining: dict[str, Future[None]] = {}
+    for known in _addressed(cloud, rental, deadline_s):
+        rental = known
+        save(rental)
         for one in rental.living:
-            rental = _joined(cloud, rental, one, joining.get(one.id))
-            save(rental)
-        return rental
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            if one.address and one.id not in joining:
+                joining[one.id] = _welcomed(welcome, one, deadline_s)
+    for one in rental.living:
+        rental = _joined(cloud, rental, one, joining.get(one.id))
+        save(rental)
+    return rental
+
+
+def _welcomed(welcome: Welcome, one: Instance, deadline_s: float) -> Future[None]:
+    """What comes of it, in a thread that nobody waits for who is interrupted, and has ended the instance."""
+    future: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            welcome(one, deadline_s)
+            future.set_result(None)
+        except BaseException as error:  # it is the waiting thread's to raise
+            future.set_exception(error)
+
+    threading.Thread(target=work, name=one.name, daemon=True).start()
+    return future
 
 
 def _addressed(cloud: Cloud, rental: Rental, deadline_s: float) -> Iterator[Rental]:

@@ -80,11 +80,12 @@ class Quote:
         return tuple(one.name for one in sorted(alike, key=lambda one: one.usd_h))
 
 
-def quote(cloud: Cloud, wish: Wish, catalogue: Catalogue, image: str = "") -> Quote:
+def quote(cloud: Cloud, wish: Wish, catalogue: Catalogue, hours: float | None = None) -> Quote:
     """What `wish` comes to, at the prices of `catalogue` and today's of the spot market.
 
-    `image` is an AMI for all of it in the place of Debian's. Reads only. Raises InputError for whatever of the wish
-    cannot be had, Refused and MachineError if AWS does not answer.
+    With `hours` it is for a rental that is up so long yet, and whose limits the caller keeps; else the wish's limits
+    say for how long, and are checked. Reads only. Raises InputError for whatever of the wish cannot be had, Refused
+    and MachineError if AWS does not answer.
     """
     limits.check(wish.limits)
     unknown = next((name for name in wish.instances if name not in catalogue.types), None)
@@ -93,9 +94,10 @@ def quote(cloud: Cloud, wish: Wish, catalogue: Catalogue, image: str = "") -> Qu
     vpc, subnets = _subnets(cloud)
     kinds = _kinds(cloud, wish, catalogue, subnets)
     _check_room(cloud, wish, kinds)
-    hours = limits.hours(wish.instances, {name: kind.usd_h for name, kind in kinds.items()}, wish.limits)
+    if hours is None:
+        hours = limits.hours(wish.instances, {name: kind.usd_h for name, kind in kinds.items()}, wish.limits)
     architectures = {kinds[name].arch: name for name in wish.instances}
-    images = {arch: _image(cloud, arch, name, image) for arch, name in architectures.items()}
+    images = {arch: _image(cloud, arch, name, wish.image) for arch, name in architectures.items()}
     return Quote(wish, kinds, images, vpc, hours, catalogue.billing.disk_gib)
 
 

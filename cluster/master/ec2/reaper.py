@@ -126,6 +126,11 @@ def _of(cloud: Cloud, kind: _Kind) -> Iterator[Leftover]:
             yield Leftover(kind.name, one[kind.id], tags[TAG], ending=state in kind.ending)
 
 
+def instances(cloud: Cloud) -> tuple[Leftover, ...]:
+    """The instances of any rental that have not ended."""
+    return tuple(_of(cloud, _INSTANCE))
+
+
 def _flat(reservations: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for one in reservations:
         yield from one["Instances"]

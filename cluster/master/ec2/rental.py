@@ -13,11 +13,12 @@ from __future__ import annotations
 import fcntl
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +31,8 @@ TAG = "portage-cluster"
 _RECORD = "rental.json"
 _SPANS = "spans.jsonl"
 _PRIVATE = 0o700
+_HOUR_S = 3600.0
+_LOOK_S = 0.1
 
 
 class Market(StrEnum):
@@ -71,6 +74,12 @@ class Wish:
     market: Market
     region: str
     limits: Limits
+    targets: tuple[str, ...] = ()
+    """That it is to build for."""
+    grows: bool = False
+    """Whether builds may rent more of these types, within the limits."""
+    image: str = ""
+    """An AMI for all of it in the place of Debian's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,17 @@ class Rental:
     instances: tuple[Instance, ...] = ()
     missing: tuple[str, ...] = ()
     """What of the wish was not to be had, and why."""
+    targets: tuple[str, ...] = ()
+    """That it builds for."""
+    grows: bool = False
+    """Whether builds may rent more of what was wished for, within the limits."""
+    image: str = ""
+    """The AMI of its instances, if it is not Debian's."""
+
+    @property
+    def until(self) -> float:
+        """When the last instance has ended itself at the latest, in seconds since the epoch."""
+        return self.began + self.hours * _HOUR_S
 
     @property
     def living(self) -> tuple[Instance, ...]:
@@ -145,6 +165,13 @@ class Rental:
         """The same with `instance` in the place of the one with its id, or added."""
         others = tuple(one for one in self.instances if one.id != instance.id)
         return replace(self, instances=(*others, instance))
+
+    def updated(self, instances: Iterable[Instance]) -> Rental:
+        """The same with what is known anew of `instances`; one that has an end keeps it."""
+        rental, over = self, {one.id for one in self.instances if one.until is not None}
+        for one in instances:
+            rental = rental if one.id in over else rental.known(one)
+        return rental
 
     def gone(self, ids: frozenset[str], at: float, why: str = "") -> Rental:
         """The same after the instances of `ids`, where they still were, have ended at `at`."""
@@ -217,15 +244,31 @@ class Rentals:
         """Every rental that has a record, the oldest first."""
         return tuple(self.get(path.parent.name) for path in sorted(self._directory.glob(f"*/{_RECORD}")))
 
+    def amend(self, run: str, change: Callable[[Rental], Rental], *, wait_s: float = 0.0) -> Rental:
+        """Change the record, as `held` for so long; returns what it is then."""
+        with self.held(run, wait_s=wait_s):
+            changed = change(self.get(run))
+            self.save(changed)
+            return changed
+
     @contextmanager
-    def held(self, run: str) -> Iterator[None]:
-        """Be the one that changes what is rented. Raises InputError if another process does."""
-        place = self.place(run)
+    def held(self, run: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Be the one that changes what is rented. Raises InputError if another process or thread does for so long."""
+        place, end = self.place(run), time.monotonic() + wait_s
         place.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         with (place / "lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                mend = "wait for it, or interrupt it: it ends what it has begun"
-                raise InputError(f"another process is at work on the rental {run}", mend) from None
+            while not _locked(stream):
+                if time.monotonic() >= end:
+                    mend = "wait for it, or interrupt it: it ends what it has begun"
+                    raise InputError(f"another process is at work on the rental {run}", mend)
+                time.sleep(_LOOK_S)
             yield
+
+
+def _locked(stream: IO[str]) -> bool:
+    """Whether the lock is taken, which nobody else had."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from cluster.errors import ClusterError, MachineError
+from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master.ec2 import fleet, joining, reaper, userdata
 from cluster.master.ec2.client import Cloud
 from cluster.master.ec2.joining import Welcome
 from cluster.master.ec2.quote import Quote
-from cluster.master.ec2.rental import Rental, Rentals, State, new_run
+from cluster.master.ec2.rental import Instance, Rental, Rentals, State, new_run
 from cluster.node import keypair
 
 Tell = Callable[[str], object]
+HELD_S = 10.0
+"""For so long whoever changes a little of a rental waits for others that do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,6 @@ def _begin(quote: Quote, terms: Terms, rentals: Rentals, run: str) -> tuple[Rent
     place = rentals.place(run)
     for name in ("key", "host_key"):
         keypair.make(place / name)
-    public, host_public = ((place / f"{name}.pub").read_text().strip() for name in ("key", "host_key"))
-    words = userdata.Words(
-        run=run,
-        host_key=(place / "host_key").read_text(),
-        host_key_public=host_public,
-        authorized=(public, terms.master),
-        hours=quote.hours,
-        silence_min=terms.silence_min,
-    )
     wish = quote.wish
     rental = Rental(
         run=run,
@@ -85,10 +79,27 @@ def _begin(quote: Quote, terms: Terms, rentals: Rentals, run: str) -> tuple[Rent
         silence_min=terms.silence_min,
         source=terms.source,
         began=time.time(),
+        targets=wish.targets,
+        grows=wish.grows,
+        image=wish.image,
     )
-    keys = fleet.Keys(public, userdata.render(words))
+    keys = _keys(rental, place, terms.master, quote.hours)
     rentals.save(rental)
     return rental, keys
+
+
+def _keys(rental: Rental, place: Path, master: str, hours: float) -> fleet.Keys:
+    """What instances of `rental` are given, whose keys are in `place`, that end themselves after `hours`."""
+    public, host_public = ((place / f"{name}.pub").read_text().strip() for name in ("key", "host_key"))
+    words = userdata.Words(
+        run=rental.run,
+        host_key=(place / "host_key").read_text(),
+        host_key_public=host_public,
+        authorized=(public, master),
+        hours=hours,
+        silence_min=rental.silence_min,
+    )
+    return fleet.Keys(public, userdata.render(words))
 
 
 def _insist(rental: Rental, why: tuple[str, ...]) -> None:
@@ -102,6 +113,29 @@ def _end(cloud: Cloud, rentals: Rentals, run: str, tell: Tell) -> None:
         end(cloud, rentals, run)
     except ClusterError as error:
         tell(f"not all of {run} is removed: {error}; `cluster ec2 reap --yes` removes it")
+
+
+def grow(cloud: Cloud, quote: Quote, rentals: Rentals, run: str, master: str) -> tuple[tuple[Instance, ...], str]:
+    """Rent what was quoted besides into a rental that is up: the instances, which are to join, and why no more.
+
+    `master` is the master's own public key. Raises InputError if the rental is not up, or another process is at work
+    on it, and Refused; what was made until then is in the record, or found by its tag.
+    """
+    with rentals.held(run, wait_s=HELD_S):
+        before = rentals.get(run)
+        if before.state is not State.UP:
+            raise InputError(f"the rental {run} is {before.state}", "only one that is up can grow")
+        keys = _keys(before, rentals.place(run), master, quote.hours)
+        after, why = fleet.add(cloud, quote, before, keys, rentals.save)
+    known = {one.id for one in before.instances}
+    return tuple(one for one in after.instances if one.id not in known), why
+
+
+def let_go(cloud: Cloud, rentals: Rentals, run: str, ids: frozenset[str], why: str) -> None:
+    """End some instances of a rental; does not wait until they are gone. Raises as `grow` does."""
+    with rentals.held(run, wait_s=HELD_S):
+        reaper.terminate(cloud, sorted(ids))
+        rentals.save(rentals.get(run).gone(ids, time.time(), why))
 
 
 def down(cloud: Cloud, rentals: Rentals, run: str) -> tuple[reaper.Leftover, ...]:

@@ -43,7 +43,8 @@ class Terms:
     startup_s: float
     """From the request for an instance until it takes packages."""
     look_s: float
-    """From one decision to the next at most, with what it takes to end an instance."""
+    """From one decision to the next at most, with what it takes to end an instance. Where no decision may follow, as
+    the master may die: until instances end themselves for want of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,11 @@ class Situation:
     instances: tuple[Instance, ...]
     """All that were ever rented for it."""
     choices: Mapping[str, Choice]
-    """By type; those of all instances among them."""
+    """By type; one that is not among them has no nodes for the run."""
+    until: float = math.inf
+    """When the last of them will have ended itself, whatever their master does."""
+    idle: frozenset[str] = frozenset()
+    """Those that cost something and are not counted on, as they are kept from this run."""
 
     @property
     def paid(self) -> tuple[Instance, ...]:
@@ -82,11 +87,17 @@ class Situation:
     @property
     def coming(self) -> tuple[Instance, ...]:
         """Those that have not joined yet."""
-        return tuple(one for one in self.paid if one.name not in self.state.hosts)
+        away = self.idle.union(self.state.hosts.keys())
+        return tuple(one for one in self.paid if one.name not in away and one.type in self.choices)
 
     def committed(self, at: float) -> float:
         """USD of all that was ever rented, if what is rented now is ended at that time."""
-        return bill.total(self.instances, at)
+        return bill.total(self.instances, min(at, self.until))
+
+    def usd_for_work(self, type_: str) -> float:
+        """USD an hour for what one of its nodes does at speed 1."""
+        choice = self.choices.get(type_)
+        return math.inf if choice is None else choice.usd_h / choice.offer.nodes / choice.offer.speed
 
 
 def decide(here: Situation, limits: Limits, terms: Terms) -> Decision:
@@ -106,15 +117,11 @@ def decide(here: Situation, limits: Limits, terms: Terms) -> Decision:
 def _unaffordable(here: Situation, limits: Limits, terms: Terms) -> Iterator[str]:
     """The hosts, the dearest for what they do first, without which the budget lasts until the next decision."""
     over = here.committed(here.now + terms.look_s) - limits.budget_usd
-    for one in sorted(here.paid, key=lambda one: -_usd_for_work(here.choices[one.type])):
+    for one in sorted(here.paid, key=lambda one: -here.usd_for_work(one.type)):
         if over <= 0:
             break
         over -= bill.cost(one, here.now + terms.look_s) - bill.cost(one, here.now)
         yield one.name
-
-
-def _usd_for_work(choice: Choice) -> float:
-    return choice.usd_h / choice.offer.nodes / choice.offer.speed
 
 
 def _needless(here: Situation, terms: Terms) -> Iterator[str]:
@@ -122,7 +129,7 @@ def _needless(here: Situation, terms: Terms) -> Iterator[str]:
     state, end = here.state, _end(here, here.state, terms)
     alike = end + _ALIKE * (end - here.now)
     left = len(here.working)
-    for type_ in sorted({one.type for one in here.working}, key=lambda name: -_usd_for_work(here.choices[name])):
+    for type_ in sorted({one.type for one in here.working}, key=lambda name: -here.usd_for_work(name)):
         names = sorted((one.name for one in here.working if one.type == type_), key=lambda name: _busy(state, name))
         most = min(len(names), left - 1)
 
@@ -180,7 +187,7 @@ def _room(here: Situation, limits: Limits, choice: Choice) -> int:
 
 def _affordable(here: Situation, limits: Limits, terms: Terms, choice: Choice, count: int, end: float) -> bool:
     """Whether the budget lasts, if all that is rented then is kept to the end and for the decision after it."""
-    paid_s = max(bill.LEAST_S, end + terms.look_s - here.now)
+    paid_s = max(bill.LEAST_S, min(end + terms.look_s, here.until) - here.now)
     return here.committed(end + terms.look_s) + count * choice.usd_h * paid_s / HOUR_S <= limits.budget_usd
 
 

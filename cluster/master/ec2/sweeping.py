@@ -32,6 +32,20 @@ def over(found: Iterable[Leftover], rentals: Rentals, region: str, *, everyone: 
     )
 
 
+def strays(found: Iterable[Leftover], rentals: Rentals) -> frozenset[str]:
+    """The instances of rentals that are up which no record has: their master was killed as it rented them."""
+    up = {
+        one.run: {instance.id for instance in one.instances}
+        for one in rentals.all()
+        if one.state is State.UP and not rentals.is_held(one.run)
+    }
+    return frozenset(
+        one.id
+        for one in found
+        if one.kind == "instance" and not one.ending and one.run in up and one.id not in up[one.run]
+    )
+
+
 def remove(cloud: Cloud, rentals: Rentals, runs: Collection[str]) -> tuple[Leftover, ...]:
     """Remove all that is there of `runs`, and note that it is; returns what that was."""
     removed = reaper.remove(cloud, runs)

@@ -15,6 +15,7 @@ from cluster.host.tls import Authority
 from cluster.host.workshop import Trade
 from cluster.master import equipment
 from cluster.master.ec2 import notices
+from cluster.master.ec2.steward import Steward
 from cluster.master.engines import crew, scheduler
 from cluster.master.engines.courier import Courier
 from cluster.master.engines.dask import DaskEngine
@@ -47,15 +48,21 @@ class Remote:
 
     engine: DaskEngine
     watchers: tuple[Watcher, ...]
-    """What hands out the hosts' compile slots, and has to see the run for that."""
+    """What hands out the hosts' compile slots and what looks after rented ones, which have to see the run for that."""
 
 
 @contextmanager
 def engine(
-    session: Session, chosen: tuple[Machine, ...], delivery: Delivery, directory: Path, reporter: Reporter
+    session: Session,
+    chosen: tuple[Machine, ...],
+    delivery: Delivery,
+    directory: Path,
+    reporter: Reporter,
+    steward: Steward | None = None,
 ) -> Iterator[Remote]:
     """An engine on the `chosen` hosts, and on those that are added meanwhile; its files here are in `directory`.
 
+    The `steward` of what is rented begins with it, and may bring hosts.
     Raises InputError without Dask, MachineError where the master's part does not start.
     """
     name, hosts = session.target.name, session.directories.hosts
@@ -76,6 +83,11 @@ def engine(
         def attend(hear: Callable[[Change], None]) -> None:
             posts.attend(hear)
             stack.enter_context(notices.watching(Registry(hosts).all, link.identity(hosts), _noticed(hear)))
+            if steward is not None:
+                steward.attend(hear)
+
+        def expects() -> bool:
+            return posts.expects() or (steward is not None and steward.expects())
 
         def equip(host: str) -> Trade:
             return equipment.trade_for(session, posts.machine(host))
@@ -87,13 +99,11 @@ def engine(
                 return Member(there, offer.address, offer.port, offer.cores)
             return Member(there, LOOPBACK, posts.way(here, there, offer.port), offer.cores, tunnel=True)
 
-        made = stack.enter_context(
-            DaskEngine(gathered, delivery, courier, equip, posts.expects, attend, posts.quarantine)
-        )
+        made = stack.enter_context(DaskEngine(gathered, delivery, courier, equip, expects, attend, posts.quarantine))
         compiles = equipment.compiles_of(session)
         lender = stack.enter_context(Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn))
         gathered.offered = lender.offered
-        yield Remote(made, (lender,))
+        yield Remote(made, (lender,) if steward is None else (lender, steward))
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:

@@ -25,7 +25,7 @@ from cluster.host.facts import Facts
 from cluster.host.fitness import Fitness
 from cluster.master.hosts import check, link, parts, wheels
 from cluster.master.hosts.registry import Machine, State
-from cluster.master.progress import Reporter
+from cluster.master.progress import Teller
 from cluster.node.ssh import Connection
 from cluster.process import run
 
@@ -83,7 +83,7 @@ class Guest:
         return link.command(self.machine, self.connection, command, deadline_s=deadline_s)
 
 
-def prepare(machine: Machine, directories: paths.Directories, reporter: Reporter, *, memory_mib: int) -> Machine:
+def prepare(machine: Machine, directories: paths.Directories, teller: Teller, *, memory_mib: int) -> Machine:
     """Set `machine` up for nodes of `memory_mib` MiB for each target that `machine.nodes` names.
 
     Returns it with what it is, ready unless its user drained it, and with as many nodes as it bears where
@@ -91,19 +91,19 @@ def prepare(machine: Machine, directories: paths.Directories, reporter: Reporter
     """
     with link.connect(machine, link.identity(directories.hosts)) as connection:
         guest = Guest(machine, connection)
-        reporter.step(f"looking at {machine}")
+        teller.step(f"looking at {machine}")
         bare = look(guest)
         _insist(machine, check.before(machine, bare))
-        house = wheels.ensure(directories.cache, reporter.step)
-        wanted = _parts(machine, bare.arch, directories.cache, reporter)
+        house = wheels.ensure(directories.cache, teller.step)
+        wanted = _parts(machine, bare.arch, directories.cache, teller)
         missing = _missing(guest, wanted)
         need_mib = _ENVIRONMENT_MIB + sum(sealed.size_mib for sealed in missing)
         _insist(machine, check.room(machine, bare, need_mib))
-        _install_packages(guest, bare, reporter)
-        _install_software(guest, house, bare.arch, reporter)
-        _copy(guest, house.key, missing, reporter)
+        _install_packages(guest, bare, teller)
+        _install_software(guest, house, bare.arch, teller)
+        _copy(guest, house.key, missing, teller)
         machine = replace(machine, software=house.key)
-        reporter.step(f"measuring {machine.name} and this machine, and checking it")
+        teller.step(f"measuring {machine.name} and this machine, and checking it")
         return examine(machine, connection, memory_mib=memory_mib)
 
 
@@ -172,28 +172,28 @@ def _insist(machine: Machine, problems: tuple[check.Problem, ...]) -> None:
         raise HostUnfit(machine.name, problems)
 
 
-def _install_packages(guest: Guest, bare: check.Bare, reporter: Reporter) -> None:
+def _install_packages(guest: Guest, bare: check.Bare, teller: Teller) -> None:
     if not bare.missing:
-        reporter.tell(f"the {len(host_packages())} Debian packages are there")
+        teller.tell(f"the {len(host_packages())} Debian packages are there")
         return
     packages = " ".join(bare.missing)
-    reporter.step(f"installing Debian packages: {packages}")
+    teller.step(f"installing Debian packages: {packages}")
     install = f"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {packages}"
     guest.run(f"{bare.root} apt-get update && {bare.root} env {install}", deadline_s=_INSTALL_S)
 
 
-def _install_software(guest: Guest, house: wheels.Wheelhouse, arch: str, reporter: Reporter) -> None:
+def _install_software(guest: Guest, house: wheels.Wheelhouse, arch: str, teller: Teller) -> None:
     place = f"{HOME}/{house.key}"
     if guest.run(f"if [ -e {place}/ready ]; then echo ready; fi").strip():
-        reporter.tell("portage-cluster is there, the same as here")
+        teller.tell("portage-cluster is there, the same as here")
         return
     python_version = guest.run(_PYTHON).strip()
     if tuple(map(int, python_version.split("."))) < check.OLDEST_PYTHON:
         problem = check.Problem(f"its Python is {python_version}", "use a host with Debian 12 or newer")
         raise HostUnfit(guest.machine.name, (problem,))
-    reporter.step("sending portage-cluster and what it needs")
+    teller.step("sending portage-cluster and what it needs")
     _send_wheels(guest, house, place)
-    reporter.step("installing it there")
+    teller.step("installing it there")
     if house.suits(arch, python_version):
         source = "--no-index --find-links wheels"
     else:
@@ -217,10 +217,10 @@ def _send_wheels(guest: Guest, house: wheels.Wheelhouse, place: str) -> None:
         link.feed(guest.machine, guest.connection, script, source, deadline_s=_SEND_S)
 
 
-def _parts(machine: Machine, arch: str, cache: Path, reporter: Reporter) -> tuple[parts.Sealed, ...]:
+def _parts(machine: Machine, arch: str, cache: Path, teller: Teller) -> tuple[parts.Sealed, ...]:
     """All that the targets of `machine` need, each once."""
-    found = dict.fromkeys(part for name in machine.nodes for part in parts.of(name, arch, cache, reporter.step))
-    reporter.step("comparing stages and programs with what is there")
+    found = dict.fromkeys(part for name in machine.nodes for part in parts.of(name, arch, cache, teller.step))
+    teller.step("comparing stages and programs with what is there")
     return tuple(part.sealed() for part in found)
 
 
@@ -232,12 +232,12 @@ def _missing(guest: Guest, wanted: tuple[parts.Sealed, ...]) -> tuple[parts.Seal
     return tuple(sealed for sealed, has in zip(wanted, there, strict=True) if has.strip() != sealed.sha256)
 
 
-def _copy(guest: Guest, software: str, missing: tuple[parts.Sealed, ...], reporter: Reporter) -> None:
+def _copy(guest: Guest, software: str, missing: tuple[parts.Sealed, ...], teller: Teller) -> None:
     if not missing:
-        reporter.tell("the stages and programs are there, the same as here")
+        teller.tell("the stages and programs are there, the same as here")
     for sealed in missing:
         part = sealed.part
-        reporter.step(f"sending {part.place} ({sealed.size_mib} MiB)")
+        teller.step(f"sending {part.place} ({sealed.size_mib} MiB)")
         place = f'"$HOME/{HOME}/cache/portage-cluster/{part.place}"'
         command = f"{python(software)} -m cluster.host.receive {place} {sealed.sha256}"
         with part.compressed() as source:
