@@ -48,6 +48,7 @@ def rental(console: Console, one: Rental, spans: Sequence[Span], now: float) -> 
     made = bill.bill(one.instances, spans, now)
     begun = f"{one.run}: {one.state} since {clock(one.began, now)}, {one.market} in {one.region}"
     limits = f"--max-hosts {one.limits.hosts} --max-price {one.limits.usd_h:g} --budget {one.limits.budget_usd:g}"
+    limits += " --grow" if one.grows else ""
     console.print(
         f"{begun}; about {made.total:.2f} USD so far; {limits}, {one.hours:.1f} h", highlight=False, soft_wrap=True
     )

@@ -18,7 +18,7 @@ from repos import write_repository
 
 from cluster import cli, paths
 from cluster.errors import MachineError
-from cluster.master import building, equipment, journal, judge, progress, session
+from cluster.master import building, equipment, journal, judge, progress, rented, session
 from cluster.model import Action, Cpv, Outcome, Plan, Result, Verdict
 from cluster.node import kernel
 from cluster.node.installed import write_installed
@@ -399,6 +399,30 @@ def test_an_interrupt_says_that_what_was_finished_is_kept(
     assert ended.code == 130
     assert ended.err.count("\n") == 1
     assert "kept" in ended.err
+
+
+@pytest.mark.parametrize("ending", [None, KeyboardInterrupt])
+def test_what_is_rented_ends_with_a_build_that_is_to_end_it_however_it_ends(
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    over: list[str],
+    tmp_path: Path,
+    ending: type[BaseException] | None,
+) -> None:
+    done: list[str] = []
+
+    def build(chosen: session.Session, made: Plan, *rest: object, **_: object) -> Result:
+        done.append("built")
+        if ending is not None:
+            raise ending
+        return Result(made, (), 0.0, chosen.binhost)
+
+    monkeypatch.setattr(building, "build", build)
+    monkeypatch.setattr(rented, "down", lambda sessions, reporter: done.append("ended"))
+    cluster("build", "app/editor", *over)
+    assert done == ["built"]
+    cluster("build", "app/editor", "--ec2-down", *over)
+    assert done == ["built", "built", "ended"]
 
 
 # Builds.

@@ -105,6 +105,18 @@ def test_the_policy_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 # The verbs
 
 
+def test_a_rental_that_may_grow_remembers_what_its_instances_are_for(
+    amazon: Amazon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(capsys, *UP, "--instances", "c7g.4xlarge=1", "--grow", "--target", "arm64", "--target", "riscv64")
+    [rental] = Rentals(paths.directories().rentals).all()
+    assert rental.grows
+    assert rental.targets == ("arm64", "riscv64")
+    assert run(["ec2", "status"]) == 0
+    assert "--grow" in capsys.readouterr().out
+    assert run(["ec2", "down"]) == 0
+
+
 def test_a_rental_is_shown_with_its_bill_and_let_go(amazon: Amazon, capsys: pytest.CaptureFixture[str]) -> None:
     [made] = answer(capsys, *UP, "--instances", "c7g.4xlarge=2")["rentals"]
     directories = paths.directories()

@@ -301,7 +301,10 @@ class Steward:
 
     def _carry_out(self, decision: Decision, rental: Rental, here: Situation) -> bool:
         if decision.end:
-            self._end(rental, frozenset(decision.end), f"the budget of {rental.run} would not last otherwise")
+            why = f"the budget of {rental.run} would not last otherwise"
+            for name in decision.end:  # first: what is lost with a host that is taken back is not its package's fault
+                self._hear(Draining(name, why))
+            self._end(rental, frozenset(decision.end), why)
         for name in decision.drain:
             self._hear(Draining(name, _NEEDLESS))
         for type_, count in (decision.add or {}).items():
