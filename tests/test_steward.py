@@ -189,7 +189,7 @@ def begun(
 
 
 def employed(yard: Yard, leave: Leave = ALL, ledger: Any = None) -> Steward:
-    made = Prompt(yard, ledger or Ledger(Rentals(Path("/nonexistent"))), leave, Told(yard), lambda: yard.now)  # type: ignore[arg-type]
+    made = Prompt(yard, ledger or Ledger(Rentals(Path("/nonexistent"))), lambda: leave, Told(yard), lambda: yard.now)  # type: ignore[arg-type]
     made._hear = yard.hear
     return made
 
@@ -348,13 +348,40 @@ def test_while_more_may_be_rented_a_run_without_a_host_waits() -> None:
     assert hand.expects()
 
 
+def test_a_run_without_a_host_waits_for_some_tries_to_rent_and_not_for_ever() -> None:
+    yard = begun(wide(), instance(0))
+    yard.refusing = ["InsufficientInstanceCapacity"] * 99
+    hand = employed(yard)
+    after(yard, hand, 20.0)
+    yard.tell(events.Left(yard.now - ZERO, instance(0).name))
+    yard.rental = yard.rental.gone(frozenset({instance(0).id}), yard.now)
+    after(yard, hand, 60.0)
+    assert hand.expects()
+    after(yard, hand, HOUR, by=30.0)
+    assert not hand.expects()
+
+
+def test_a_defect_is_said_and_the_next_look_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = begun([task("cat/a-1", seconds=HOUR)], *map(instance, range(3)))
+    monkeypatch.setattr(steward, "_TICK_S", 0.01)
+    monkeypatch.setattr(yard, "sweep", lambda rental: 1 / 0)
+    hand = employed(yard)
+    hand.attend(yard.hear)
+    hand.saw(yard.state, 0.0)
+    assert eventually(lambda: any("ZeroDivisionError" in text for text in yard.said))
+    monkeypatch.undo()
+    yard.now += 2 * steward.LOOK_S
+    assert eventually(lambda: bool(yard.heard))
+    hand.stop()
+
+
 def test_what_has_not_joined_at_the_end_is_ended() -> None:
     class Slow(Prompt):
         def _let_join(self, rental: Rental, made: tuple[Instance, ...]) -> None:
             pass
 
     yard = begun(wide(), instance(0))
-    hand = Slow(yard, Ledger(Rentals(Path("/nonexistent"))), ALL, Told(yard), lambda: yard.now)  # type: ignore[arg-type]
+    hand = Slow(yard, Ledger(Rentals(Path("/nonexistent"))), lambda: ALL, Told(yard), lambda: yard.now)  # type: ignore[arg-type]
     after(yard, hand, 20.0)
     assert len(yard.rental.living) > 1
     hand.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import fcntl
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.master.ec2 import catalogue, hosting, renting, speeds
@@ -17,6 +19,8 @@ from cluster.master.hosts import link
 from cluster.master.hosts.registry import Registry
 from cluster.master.progress import Reporter, Teller
 from cluster.master.session import Session
+
+_BUILDS = "builds.lock"
 
 
 class _Hushed:
@@ -33,7 +37,8 @@ class _Hushed:
 def steward(session: Session, reporter: Reporter, *, more: bool) -> Iterator[Steward | None]:
     """Looks after what is rented as long as the context lasts; None where nothing is.
 
-    With `more`, as another build follows that is to find the hosts, none is let go for want of work.
+    With `more`, as another build follows that is to find the hosts, none is let go for want of work, nor while other
+    builds of this master run, which may need them: nobody knows what for.
     """
     directories = session.directories
     rentals = Rentals(directories.rentals)
@@ -42,11 +47,35 @@ def steward(session: Session, reporter: Reporter, *, more: bool) -> Iterator[Ste
         yield None
         return
     scale = session.config.ec2.scale
-    made = Steward(_estate(session, _Hushed()), Ledger(rentals), Leave(scale and not more, scale), reporter)
-    try:
-        yield made
-    finally:
-        made.stop()
+    with _present(directories.rentals / _BUILDS) as is_alone:
+
+        def leave() -> Leave:
+            alone = scale and is_alone()
+            return Leave(let_go=alone and not more, rent=alone)
+
+        made = Steward(_estate(session, _Hushed()), Ledger(rentals), leave, reporter)
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@contextmanager
+def _present(path: Path) -> Iterator[Callable[[], bool]]:
+    """Share the lock `path` with other builds; gives what says whether there is none."""
+    with path.open("a") as stream:
+
+        def is_alone() -> bool:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            finally:
+                fcntl.flock(stream, fcntl.LOCK_SH)  # what failed has given up the share: flock(2)
+            return True
+
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        yield is_alone
 
 
 def _estate(session: Session, teller: Teller) -> Estate:

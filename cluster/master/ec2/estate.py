@@ -17,6 +17,9 @@ from cluster.master.ec2.scale import Choice
 from cluster.master.ec2.speeds import Speeds
 from cluster.master.hosts.registry import Machine, Registry
 
+_RECORD_S = 120.0
+"""For so long it is tried to record what has joined, while something else is asked about its rental."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estate:
@@ -93,7 +96,7 @@ class Estate:
         welcome = self.welcome(self.catalogue(rental.region))(rental)
 
         def save(part: Rental) -> None:
-            self.rentals.amend(rental.run, lambda whole: whole.updated(part.instances), wait_s=renting.HELD_S)
+            self.rentals.amend(rental.run, lambda whole: whole.updated(part.instances), wait_s=_RECORD_S)
 
         part = replace(rental, instances=instances)
         return joining.join(self.cloud(rental.region), part, welcome, save).instances

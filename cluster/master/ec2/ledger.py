@@ -43,6 +43,8 @@ class Ledger:
 
     def note(self) -> None:
         """Write down what has ended since the last time on hosts that are rented; from any thread, one at a time."""
+        if self._spans.empty():
+            return
         runs = {one.name: rental.run for rental in self._rentals.all() for one in rental.instances}
         noted: defaultdict[str, list[Span]] = defaultdict(list)
         while not self._spans.empty():

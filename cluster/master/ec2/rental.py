@@ -1,5 +1,6 @@
 """A rental: instances of Amazon EC2 that were asked for together, and the record of them that outlives the master.
 
+ec2/builds.lock  shared (flock) by the builds that look after what is rented
 ec2/RUN/
     lock         held (flock) by whoever changes what is rented
     rental.json  the record, published by rename: it is there before the first call that makes anything

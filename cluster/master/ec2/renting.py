@@ -125,10 +125,20 @@ def grow(cloud: Cloud, quote: Quote, rentals: Rentals, run: str, master: str) ->
         before = rentals.get(run)
         if before.state is not State.UP:
             raise InputError(f"the rental {run} is {before.state}", "only one that is up can grow")
+        _check_room(before, quote)
         keys = _keys(before, rentals.place(run), master, quote.hours)
         after, why = fleet.add(cloud, quote, before, keys, rentals.save)
     known = {one.id for one in before.instances}
     return tuple(one for one in after.instances if one.id not in known), why
+
+
+def _check_room(rental: Rental, quote: Quote) -> None:
+    """Raise InputError if what was quoted does not fit into what is left of the rental's limits."""
+    count = len(rental.living) + sum(quote.wish.instances.values())
+    usd_h = sum(one.usd_h for one in rental.living) + quote.usd_h
+    if count > rental.limits.hosts or usd_h > rental.limits.usd_h:
+        what = f"{count} instances for up to {usd_h:.3f} USD an hour are more than {rental.run} may have"
+        raise InputError(what, f"--max-hosts {rental.limits.hosts} --max-price {rental.limits.usd_h:g}")
 
 
 def let_go(cloud: Cloud, rentals: Rentals, run: str, ids: frozenset[str], why: str) -> None:
