@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -90,7 +91,11 @@ class Registry:
 
     def all(self) -> tuple[Machine, ...]:
         """Every machine, by name. Raises InputError for a file that cannot be read as one."""
-        return tuple(self._read(path) for path in sorted(self._directory.glob("*.json")))
+        found = []
+        for path in sorted(self._directory.glob("*.json")):
+            with suppress(FileNotFoundError):  # removed meanwhile
+                found.append(self._read(path))
+        return tuple(found)
 
     def get(self, name: str) -> Machine:
         """The machine called `name`. Raises InputError if there is none."""
