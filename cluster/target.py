@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -73,9 +74,15 @@ class Target(_Data):
     chost: str
     profile: str
     debian_arch: str
+    machines: tuple[str, ...]
+    """Hosts whose processors run its programs, as uname(2) calls them: a chroot there needs no emulation."""
     qemu: Qemu
     kernel: Kernel
     cross: Cross
+
+    def runs_on(self, machine: str = "") -> bool:
+        """Whether a host of `machine`, as uname(2) has it, runs the target's programs; this host by default."""
+        return (machine or os.uname().machine) in self.machines
 
 
 class Recipe(_Data):

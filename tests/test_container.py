@@ -15,7 +15,7 @@ from repos import write_repository
 from cluster import paths, target
 from cluster.errors import MachineError
 from cluster.model import Package
-from cluster.node import container
+from cluster.node import container, roots
 from cluster.node.build import Built, Limits
 from cluster.node.job import Materials, Settings
 
@@ -31,17 +31,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def root(place: Path) -> container.Root:
+def root(place: Path) -> roots.Root:
     (place / "host").mkdir()
     found = container.host_root(place / "host", ("sys-devel/gcc-12:12",), container.host_arch())
     try:
-        container.check(found, place / "check")
+        roots.check(found, place / "check")
     except MachineError as error:
         pytest.skip(f"no namespaces here: {error}")
     return found
 
 
-def build(place: Path, root: container.Root, body: str, limits: Limits = LIMITS, **options: bool) -> tuple[Built, Path]:
+def build(place: Path, root: roots.Root, body: str, limits: Limits = LIMITS, **options: bool) -> tuple[Built, Path]:
     """Build an ebuild with `body`, in the directory that has the test's name."""
     directory = place / os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split()[0][:60]
     directory.mkdir()
@@ -72,7 +72,7 @@ def build(place: Path, root: container.Root, body: str, limits: Limits = LIMITS,
     return built, directory / "log"
 
 
-def test_a_package_is_built_natively_with_its_phases(place: Path, root: container.Root) -> None:
+def test_a_package_is_built_natively_with_its_phases(place: Path, root: roots.Root) -> None:
     body = UNPACK + "src_compile() { echo 'int main(void) { return 0; }' > a.c; ${CHOST}-gcc a.c -o a || die; }\n"
     before = set(Path("/etc").iterdir())
     built, log = build(place, root, body + "src_install() { dobin a; }\n")
@@ -83,7 +83,7 @@ def test_a_package_is_built_natively_with_its_phases(place: Path, root: containe
     assert set(Path("/etc").iterdir()) == before
 
 
-def test_phases_that_do_nothing_are_not_begun(place: Path, root: container.Root) -> None:
+def test_phases_that_do_nothing_are_not_begun(place: Path, root: roots.Root) -> None:
     body = UNPACK + "src_test() { die 'there are no tests'; }\nsrc_install() { :; }\n"
     built, log = build(place, root, body, skip_idle_phases=True)
     assert built.failure == "", log.read_text()
@@ -93,14 +93,14 @@ def test_phases_that_do_nothing_are_not_begun(place: Path, root: container.Root)
     assert {"setup", "unpack", "prepare", "configure", "compile", "install"} <= dict(built.phases).keys()
 
 
-def test_a_build_that_fails_names_its_phase_and_the_log_has_the_rest(place: Path, root: container.Root) -> None:
+def test_a_build_that_fails_names_its_phase_and_the_log_has_the_rest(place: Path, root: roots.Root) -> None:
     built, log = build(place, root, UNPACK + 'src_compile() { die "as asked"; }\n')
     assert built.binpkg is None
     assert built.failure == "compile: exit status 1"
     assert "as asked" in log.read_text()
 
 
-def test_a_build_that_hangs_is_ended_with_all_its_processes(place: Path, root: container.Root) -> None:
+def test_a_build_that_hangs_is_ended_with_all_its_processes(place: Path, root: roots.Root) -> None:
     body = UNPACK + "src_compile() { echo $$ > /job/out/started; exec -a hanging-build sleep 1000; }\n"
     built, _ = build(place, root, body, Limits(total_s=120, silence_s=4))
     assert built.failure.startswith("compile: printed nothing for 4 s")
@@ -127,4 +127,4 @@ def test_a_machine_that_refuses_namespaces_is_told_apart_from_a_failed_build(
     (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(MachineError, match="Operation not permitted"):
-        container.check(container.Root({}, {}), tmp_path / "place")
+        roots.check(roots.Root({}, {}), tmp_path / "place")

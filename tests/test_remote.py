@@ -16,7 +16,7 @@ from processes import eventually
 from smallbuilds import Builds
 
 from cluster.errors import MachineError, NodeLost
-from cluster.node import container
+from cluster.node import container, roots
 from cluster.node.build import Limits
 from cluster.node.remote import Board, SshDriver
 
@@ -50,7 +50,7 @@ def driver(place: Path) -> Iterator[SshDriver]:
     keys.mkdir()
     root = container.host_root(stage, ("sys-devel/gcc-12:12",), container.host_arch())
     try:
-        container.check(root, place / "check")
+        roots.check(root, place / "check")
     except MachineError as error:
         pytest.skip(f"no namespaces here: {error}")
     with sshd.serving(keys) as server:

@@ -114,6 +114,25 @@ def test_a_root_has_stage_prerequisites_and_compiler(
         assert (place / name).read_text() == text, name
 
 
+def test_a_native_compiler_runs_with_the_libraries_of_the_node_and_looks_where_it_looks(
+    monkeypatch: pytest.MonkeyPatch, unpacked: Path, toolchain: Toolchain, tmp_path: Path
+) -> None:
+    for place in ("usr/lib", "usr/libexec"):
+        (toolchain.prefix / place / "gcc-cross").rename(toolchain.prefix / place / "gcc")
+    write(unpacked / "usr/lib/y-linux-gnu/libz.so.1", "the stage's")
+    write(toolchain.prefix / "usr/lib/y-linux-gnu/libz.so.1", "the toolchain's")
+    prerequisite = {"usr/lib/y-linux-gnu/libc.so.6": "a prerequisite's"}
+    root = compose(monkeypatch, unpacked, toolchain, tmp_path, **prerequisite)
+    assert set(root.sandbox.environment) == {"PATH", "TMPDIR"}
+    for name, text in {
+        "usr/libexec/gcc/x/14/cc1": "cross cc1",
+        "usr/lib/y-linux-gnu/libz.so.1": "the stage's",
+        "usr/lib/y-linux-gnu/libc.so.6": "a prerequisite's",
+        "usr/lib/y-linux-gnu/libc.so.6.1": "host libc",
+    }.items():
+        assert (root.directory / name).read_text() == text, name
+
+
 def test_a_root_is_made_once_for_each_set(
     monkeypatch: pytest.MonkeyPatch, unpacked: Path, toolchain: Toolchain, tmp_path: Path
 ) -> None:

@@ -72,6 +72,14 @@ def test_a_target_has_the_drivers_that_a_node_needs(one: Target) -> None:
     assert drivers | {"ext4", "squashfs", "overlay"} <= set(one.kernel.modules)
 
 
+@pytest.mark.parametrize(
+    ("name", "machine", "native"),
+    [("arm64", "aarch64", True), ("arm64", "x86_64", False), ("arm", "aarch64", False), ("amd64", "x86_64", True)],
+)
+def test_a_host_needs_no_emulation_for_programs_of_its_own(name: str, machine: str, native: bool) -> None:
+    assert target.load(name).runs_on(machine) is native
+
+
 @EACH
 def test_a_target_without_tuning_is_the_same_machine(one: Target) -> None:
     plain = target.plain(one)

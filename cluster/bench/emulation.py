@@ -25,7 +25,7 @@ from cluster.master.engines import local
 from cluster.master.progress import Reporter
 from cluster.master.session import Session
 from cluster.model import Cpv, Job, Outcome, Package
-from cluster.node import container, emulator, stage, unpacked
+from cluster.node import container, emulator, roots, stage, unpacked
 from cluster.node.build import Built
 from cluster.node.job import Materials, Settings
 from cluster.node.node import Hardware
@@ -145,7 +145,7 @@ def _native(bench: Bench, name: str) -> Variant:
     bench.reporter.step("preparing the native root")
     place = bench.live.directory / name
     root = container.host_root(place, target.load_recipe().provides, container.host_arch())
-    container.check(root, bench.live.directory / f"{name}-check")
+    roots.check(root, bench.live.directory / f"{name}-check")
     binhost = binhosts.Binhost(bench.live.directory / f"{name}-binhost", settings.chost)
     for package in needed(bench.plan, bench.package):
         for distfile in package.distfiles:
@@ -164,7 +164,7 @@ def _qemu_user(bench: Bench, name: str) -> Variant:
     registration = container.registration_of(hardware.target)
     tree = unpacked.ensure(hardware.stage, hardware.emulator, bench.session.directories.cache)
     root = container.tree_root(tree, registration)
-    container.check(root, bench.live.directory / f"{name}-check")
+    roots.check(root, bench.live.directory / f"{name}-check")
     settings = _unhelped(bench)
     return Variant(
         emulator.user_version(bench.session.target),
@@ -175,7 +175,7 @@ def _qemu_user(bench: Bench, name: str) -> Variant:
 def _contain(
     bench: Bench,
     name: str,
-    root: container.Root,
+    root: roots.Root,
     settings: Settings,
     binhost: binhosts.Binhost,
     package: Package,

@@ -208,10 +208,11 @@ def _offload(
 def _pilot(kit: Kit, cross: hostcompiler.CrossCompiler, nodes: int | None, reporter: Teller) -> pilot.Kit | None:
     """What pilots are made of, unless they are not wanted, would be in the way of the nodes, or cannot be had.
 
-    None for `nodes` stands for those that are no emulated computers: they run on the host themselves.
+    None for `nodes` stands for those that are no emulated computers: they run on the host themselves. Where the host
+    runs the target's programs no pilot flies: a chroot there is as fast, and builds the package.
     """
     room = nodes is not None and pilot.is_room(nodes, kit.node.cpus, len(os.sched_getaffinity(0)))
-    if not kit.compile.pilot or not room:
+    if not kit.compile.pilot or not room or kit.target.runs_on():
         return None
     try:
         return pilot.ensure(kit.target, cross.bare, cross.toolchain.drivers(), kit.cache)

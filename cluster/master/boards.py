@@ -53,7 +53,7 @@ def _board(name: str, node: config.Board) -> remote.Board:
 def _is_able(board: remote.Board, wanted: Target, reporter: Reporter) -> bool:
     try:
         machine = remote.machine_of(board)
-        if not drivers.is_native(wanted, machine):
+        if not wanted.runs_on(machine):
             raise MachineError(f"it is of {machine}, which runs no {wanted.name}")
     except (ClusterError, OSError) as error:
         reporter.warn(f"{board.name} builds nothing: {error}")

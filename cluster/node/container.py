@@ -11,17 +11,17 @@ from __future__ import annotations
 import os
 import platform
 import select
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from cluster import paths
 from cluster.errors import BuildFailed, MachineError, NodeLost
 from cluster.model import Package, Usage
 from cluster.node import job as jobs
-from cluster.node import rootfs, usage
+from cluster.node import rootfs, roots, usage
 from cluster.node.build import Built, Limits, phases, unfinished
 from cluster.node.installed import write_installed
+from cluster.node.roots import Root
 from cluster.node.shell import Patience
 from cluster.process import Child, find_program, run, tail
 from cluster.target import Target
@@ -30,52 +30,8 @@ _PROBE_S = 60.0
 _POLL_S = 0.2
 _HOST_LAYERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt")
 _BINFMT = Path("/usr/lib/binfmt.d")
-_NAMESPACES = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--uts", "--ipc")
-_OWN_USERS = ("--user", "--map-root-user")
-_ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    # The namespace has one user: Portage is to give its files to no other.
-    "PORTAGE_USERNAME": "root",
-    "PORTAGE_GRPNAME": "root",
-}
-_PREREQUISITES = "run/prerequisites"  # where job/build looks for them
 COMPILE_SOCKET, COMPILE_CLIENTS = "run/compile", "run/compilers"
 """Where a container has the compile server's socket and its clients, if it is given them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """What a container's root is made of."""
-
-    layers: Mapping[str, tuple[Path, ...]]
-    """For each directory of the root the directories it is layered of, the topmost first."""
-    links: Mapping[str, str]
-    """Symbolic links of the root."""
-    registration: Path | None = None
-    """A file of binfmt.d(5) that names the target's interpreter."""
-    sealed: frozenset[str] = frozenset()
-    """Those of the directories that nothing can be written to."""
-    binds: Mapping[str, Path] = field(default_factory=dict)
-    """Files and directories of the host, by their places in the root."""
-
-    def moved(self, tree: Path, to: Path) -> Root:
-        """This root where what is in `tree` is in `to`."""
-
-        def place(path: Path) -> Path:
-            return to / path.relative_to(tree) if path.is_relative_to(tree) else path
-
-        return replace(self, layers={name: tuple(map(place, lower)) for name, lower in self.layers.items()})
-
-    def over(self, layer: Path) -> Root:
-        """This root with the prerequisites in `layer` (`cluster.node.composed`), as job/build lays them in a node."""
-        entries = tuple(path / "db/pkg" for path in self.layers["var"] if (path / "db/pkg").is_dir())
-        laid = {"usr": (layer / "usr", *self.layers["usr"]), "var/db/pkg": (layer / "installed", *entries)}
-        return replace(
-            self,
-            layers={**self.layers, **laid},
-            sealed=self.sealed.union(laid),
-            binds={**self.binds, _PREREQUISITES: layer},
-        )
 
 
 def host_root(directory: Path, provides: Iterable[str], arch: str) -> Root:
@@ -110,40 +66,6 @@ def tree_root(tree: Path, registration: Path | None) -> Root:
     return Root({path.name: (path,) for path in tree.iterdir() if path.name in kept}, links, registration)
 
 
-def prepare(root: Root, directory: Path) -> None:
-    """Write what stage-images/host/enter reads."""
-    place = directory / "root"
-    place.mkdir(parents=True)
-    for name, to in root.links.items():
-        (place / name).symlink_to(to)
-    lines = [
-        f"{name} {'ro' if name in root.sealed else 'rw'} {':'.join(map(str, lower))}\n"
-        for name, lower in root.layers.items()
-    ]
-    (directory / "layers").write_text("".join(lines))
-    (directory / "binds").write_text("".join(f"{name} {source}\n" for name, source in root.binds.items()))
-
-
-def _argv(root: Root, directory: Path, command: Iterable[str]) -> list[str | Path]:
-    enter: list[str | Path] = ["sh", paths.data("stage-images", "host", "enter"), directory, root.registration or ""]
-    return [find_program("unshare", "util-linux"), *_OWN_USERS, *_NAMESPACES, *enter, *command]
-
-
-def _open_up(directory: Path) -> None:
-    """overlayfs leaves directories that only root could remove."""
-    for path in directory.glob("work/*/work"):
-        path.chmod(0o700)
-
-
-def check(root: Root, directory: Path) -> None:
-    """Run `true` in `root`, with scratch space in `directory`. Raises MachineError if that is not possible here."""
-    prepare(root, directory)
-    try:
-        run(_argv(root, directory, ["/bin/true"]), deadline_s=_PROBE_S, env=_ENVIRONMENT)
-    finally:
-        _open_up(directory)
-
-
 def build(
     package: Package,
     settings: jobs.Settings,
@@ -170,16 +92,16 @@ def build(
     if materials.prerequisites is not None:
         root = root.over(materials.prerequisites)
     # Builds are not slowed by a layer.
-    prepare(replace(root, binds={**root.binds, "job": content, "var/tmp": directory / "tmp"}), directory)
-    argv = _argv(root, directory, ["/bin/sh", str(jobs.MOUNT / "build")])
+    roots.prepare(replace(root, binds={**root.binds, "job": content, "var/tmp": directory / "tmp"}), directory)
+    argv = roots.entering(root, directory, ["/bin/sh", str(jobs.MOUNT / "build")], roots.OWN_USERS)
     entered("build")
     try:
-        with Child(argv, log_path=directory / "output", env=_ENVIRONMENT) as child:
+        with Child(argv, log_path=directory / "output", env=roots.ENVIRONMENT) as child:
             own(child.pid)
             failure = _run(child, limits, output)
             used = usage.of_all(child.pid, directory)
     finally:
-        _open_up(directory)
+        roots.open_up(directory)
     out = content / jobs.OUT.relative_to(jobs.MOUNT)
     if not (out / "marks").exists():
         raise NodeLost("the root cannot be entered", tail(child.log_path.read_text(errors="replace")) or failure)

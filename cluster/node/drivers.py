@@ -20,9 +20,8 @@ from cluster import paths
 from cluster.errors import MachineError
 from cluster.model import Package
 from cluster.node import build as builds
-from cluster.node import client, composed, container, job, unpacked
+from cluster.node import client, composed, container, job, roots, unpacked
 from cluster.node.node import Hardware
-from cluster.target import Target
 
 Kind = Literal["qemu", "chroot", "ssh"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -111,7 +110,7 @@ class ChrootDriver:
 
     stage: Path
     """The directory in the cache that the root is made of."""
-    root: container.Root
+    root: roots.Root
     client: Path | None
     """Compile clients for the host's own processor; None for the stage's."""
     provides: Sequence[str]
@@ -164,10 +163,10 @@ class ChrootDriver:
 def chroot(hardware: Hardware, provides: Sequence[str], cache: Path, *, scratch: Path) -> ChrootDriver:
     """Chroots of the hardware's stage, tried once in `scratch`. Raises MachineError where this machine cannot."""
     tree = unpacked.ensure(hardware.stage, hardware.emulator, cache)
-    registration = None if is_native(hardware.target) else container.registration_of(hardware.target)
-    root = container.tree_root(tree, registration)
-    container.check(root, scratch)
-    return ChrootDriver(tree, root, _client(tree, cache), provides, cache)
+    native = hardware.target.runs_on()
+    root = container.tree_root(tree, None if native else container.registration_of(hardware.target))
+    roots.check(root, scratch)
+    return ChrootDriver(tree, root, None if native else _client(tree, cache), provides, cache)
 
 
 def _client(tree: Path, cache: Path) -> Path | None:
@@ -185,18 +184,12 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dated: str
-    native: dict[str, tuple[str, ...]]
     speed: dict[str, dict[str, dict[Kind, float]]]
 
 
 @once
 def _facts() -> _Facts:
     return _Facts.model_validate(tomllib.loads(paths.data("stage-images", "drivers.toml").read_text()))
-
-
-def is_native(target: Target, machine: str = "") -> bool:
-    """Whether a host of `machine`, as uname(2) has it, runs the target's programs; this host by default."""
-    return (machine or os.uname().machine) in _facts().native.get(target.name, ())
 
 
 def expected_speed(kind: Kind, target: str, machine: str = "") -> float:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from cluster import paths
 from cluster.errors import BuildFailed, NodeLost
 from cluster.model import Package, Usage
-from cluster.node import composed, container, job
+from cluster.node import composed, job, roots
 from cluster.node.build import Built, Limits, phases, text, unfinished
 from cluster.node.ssh import Connection
 from cluster.process import Child, find_program, run, tail
@@ -73,7 +73,7 @@ class SshDriver:
     board: Board
     stage: Path
     """The directory in the cache that the root is made of."""
-    root: container.Root
+    root: roots.Root
     provides: Sequence[str]
     cache: Path
 
@@ -112,7 +112,7 @@ class SshDriver:
                 entered("results")
                 return _result(connection, package, place, directory, failure)
 
-    def _root(self, connection: Connection, archive: Path | None) -> container.Root:
+    def _root(self, connection: Connection, archive: Path | None) -> roots.Root:
         """The root as it is on the machine, where what it is made of is copied unless it is there."""
         stage = self._copied(connection, f"roots/{self.stage.name}", self.stage)
         root = self.root
@@ -139,7 +139,7 @@ class SshDriver:
     def _fill(
         self,
         content: Path,
-        root: container.Root,
+        root: roots.Root,
         place: PurePosixPath,
         package: Package,
         settings: job.Settings,
@@ -147,7 +147,7 @@ class SshDriver:
     ) -> None:
         """Write what `place` on the machine is to have into the new directory `content`."""
         binds = {**root.binds, "job": Path(place / "job"), "var/tmp": Path(place / "tmp")}
-        container.prepare(replace(root, binds=binds), content)
+        roots.prepare(replace(root, binds=binds), content)
         shutil.copy(paths.data("stage-images", "host", "enter"), content)
         (content / "job").mkdir()
         job.fill(content / "job", package, replace(settings, distcc_hosts=""), replace(materials, compile=None))

@@ -1,7 +1,7 @@
 """Make a stage's root directory bootable; run under fakeroot, natively, on the host.
 
 `python -m cluster.node.rootfs SPEC.json` unpacks what mmdebstrap extracted, records the
-packages in dpkg's database as unpacked (dpkg --configure -a in the first boot does the rest;
+packages in dpkg's database as unpacked (guest/configure does the rest, on the target;
 the way of multistrap), adds the master's own Portage, the ssh keys, the guest's scripts and our
 programs, and writes the whole as an ext4 image.
 """
@@ -27,7 +27,8 @@ _ARCHIVES = "var/cache/apt/archives"
 _PORTAGE = "opt/portage"
 _PROGRAMS = {
     "init": "sbin/cluster-init",
-    "configure": "sbin/cluster-configure",
+    "first-boot": "sbin/cluster-first-boot",
+    "configure": "usr/lib/cluster/configure",
     "agent": "usr/lib/cluster/agent",
     "forkserver": "usr/lib/cluster/forkserver",
     "warm": "usr/lib/cluster/warm",
@@ -196,7 +197,7 @@ class Spec:
     tar: str
     """What mmdebstrap extracted."""
     work: str
-    """A scratch directory; the tree is left in its `root`."""
+    """A scratch directory; the tree is made in its `root`."""
     keys: str
     guest: str
     """The guest's scripts."""
@@ -209,18 +210,27 @@ class Spec:
     """What Portage is to believe installed."""
 
 
-def compose(spec: Spec) -> None:
-    """Turn a tar of extracted packages into a bootable ext4 image."""
+def make_tree(spec: Spec) -> Path:
+    """Turn a tar of extracted packages into the directory of a root that boots; returns it."""
     root = Path(spec.work) / "root"
     root.mkdir()
-    run(["tar", "--extract", "--file", spec.tar, "--directory", root], deadline_s=_STEP_DEADLINE_S)
+    # Devices are the kernel's to make, in a node as in a chroot; and not everybody may.
+    devices = ["--anchored", "--exclude=./dev/*"]
+    run(["tar", "--extract", *devices, "--file", spec.tar, "--directory", root], deadline_s=_STEP_DEADLINE_S)
     print(f"recorded {record_unpacked(root)} packages", flush=True)
     _append_accounts(root)
     install_portage(root, python_of(root), "/usr/lib/cluster/python")
     _configure_guest(root, Path(spec.keys), Path(spec.guest))
     shutil.copytree(spec.programs, root / "usr/lib/cluster", dirs_exist_ok=True)
     write_installed(spec.provides, root, spec.arch)
-    disk.make_ext4(root, Path(spec.image), spec.size_mib)
+    return root
+
+
+def compose(spec: Spec) -> None:
+    """Turn a tar of extracted packages into a bootable ext4 image."""
+    tree = make_tree(spec)
+    disk.make_ext4(tree, Path(spec.image), spec.size_mib)
+    shutil.rmtree(tree)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster import paths
 from cluster.apt import PrivateApt, machine_mirror
 from cluster.errors import MachineError
-from cluster.node import disk, keypair, programs, qemu, rootfs, sysroot
+from cluster.node import disk, firstrun, keypair, programs, qemu, rootfs, roots, sysroot
 from cluster.node import emulator as emulators
 from cluster.process import find_program, run, tail
 from cluster.target import Recipe, Target
@@ -43,6 +42,8 @@ _STEP_DEADLINE_S = 1200.0
 _POWEROFF_S = 300.0  # of writing back, on a host that is busy
 _SAID_LINES = 12  # dpkg names the packages it could not configure at the end
 _CONFIGURE_DEADLINE_S = 1800.0
+_MANY_OWNERS = {"root": (), "unshare": ("unshare", "--user", "--map-auto", "--map-root-user")}
+"""By mmdebstrap's mode: the words before a command that gives files to any owner. Without them there is fakeroot."""
 _FORMAT = 2  # of the directory above; a change makes all stages anew
 
 
@@ -103,7 +104,7 @@ def key(target: Target, recipe: Recipe) -> str:
     """A hash of all that a stage is made from: recipe, target, guest scripts, Portage's version."""
     parts = [
         str(_FORMAT),
-        target.model_dump_json(exclude={"kernel": {"own"}}),
+        target.model_dump_json(exclude={"kernel": {"own"}, "machines": True}),
         recipe.model_dump_json(),
         importlib.metadata.version("portage"),
         *(Path(__file__).with_name(name).read_text() for name in ("rootfs.py", "programs.py")),
@@ -144,23 +145,22 @@ def ensure(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
 def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
     stages = cache / "stages"
     paths.require_space(stages, _NEED_MIB, f"the {target.name} stage")
+    mode = _extract_mode()
     for leftover in stages.glob(".new-*"):
-        shutil.rmtree(leftover)
+        run([*_MANY_OWNERS.get(mode, ()), "rm", "-rf", leftover], deadline_s=_STEP_DEADLINE_S)
     emulator = emulators.ensure(target, recipe, cache)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=stages) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=stages, ignore_cleanup_errors=True) as scratch:
         work = Path(scratch)
         result = work / "stage"
         keys = result / "keys"
         keys.mkdir(parents=True)
         keypair.make(keys / "id")
         keypair.make(keys / "host_key")
-        mode = _extract(target, recipe, work, say)
+        _extract(target, recipe, mode, work, say)
         release = _kernel(target, recipe, cache, work, result, say)
         sysroot.extract(work / "root.tar", result / "sysroot")
         ours = programs.provide(target, recipe, cache, result / "sysroot", work / "programs", say)
-        say("writing the root file system")
-        _compose(target, recipe, work, keys, ours)
-        seconds, compiler = _configure(emulator, target, result, work, say)
+        said = _configured(emulator, target, recipe, mode, work, ours, say)
         say("compacting the root disk")
         _read_signature(work / "disk.raw", result / "compiler")
         disk.compact(emulator, work / "disk.raw", result / "disk.qcow2")
@@ -170,9 +170,9 @@ def _build(target: Target, recipe: Recipe, cache: Path, say: Say) -> Stage:
             "kernel": release,
             "qemu": emulator.version,
             "portage": importlib.metadata.version("portage"),
-            "compiler": compiler,
+            "compiler": _word(said, "compiler"),
             "mode": mode,
-            "configured_in_s": f"{seconds:.0f}",
+            "configured_in_s": _word(said, "configuring took"),
         }
         (result / "stage.json").write_text(json.dumps(facts, indent=1) + "\n")
         directory = stages / f"{target.name}-{key(target, recipe)}"
@@ -222,9 +222,9 @@ def _with(stage: Stage, name: str, fill: Callable[[Path, Path], str]) -> Stage:
     return Stage(directory)
 
 
-def _compiler_version(console: str) -> str:
-    """What the stage's compiler said of itself in the first boot."""
-    found = re.search(r"cluster: compiler (\S+)", console)
+def _word(said: str, what: str) -> str:
+    """The word after `what` in what the guest's `configure` said."""
+    found = re.search(rf"cluster: {what} (\S+)", said)
     if found is None:
         raise MachineError("the stage's compiler does not run", "see the packages of its recipe")
     return found.group(1)
@@ -238,24 +238,32 @@ def _read_signature(image: Path, place: Path) -> None:
             (place / name).write_bytes(disk.read_file(image, f"/usr/lib/cluster/compiler/{name}"))
 
 
-def _unshare_works() -> bool:
-    """Whether this user may make the user namespace that mmdebstrap's `unshare` mode needs."""
-    if shutil.which("newuidmap") is None:
-        return False
-    probe = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
-    return subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30).returncode == 0
+def _works(argv: Sequence[str]) -> bool:
+    """Whether a command that does nothing can be run here."""
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30).returncode == 0
 
 
 def _extract_mode() -> str:
     """mmdebstrap's mode for this user. `extract` runs nothing of the target, so any will do."""
     if os.geteuid() == 0:
         return "root"
-    return "unshare" if _unshare_works() else "chrootless"
+    able = shutil.which("newuidmap") is not None and _works([*_MANY_OWNERS["unshare"], "true"])
+    return "unshare" if able else "chrootless"
 
 
-def _extract(target: Target, recipe: Recipe, work: Path, say: Say) -> str:
-    """Unpack the recipe's packages to `work`/root.tar; returns mmdebstrap's mode."""
-    mode = _extract_mode()
+def _chroot_words(target: Target, mode: str) -> tuple[str, ...] | None:
+    """The words before a command that enters chroots of the target and gives files to any owner.
+
+    None where this host does not run the target's programs, or this user may not do that.
+    """
+    words = _MANY_OWNERS.get(mode)
+    if words is None or not target.runs_on() or not _works([*words, "unshare", *roots.NAMESPACES, "true"]):
+        return None
+    return words
+
+
+def _extract(target: Target, recipe: Recipe, mode: str, work: Path, say: Say) -> None:
+    """Unpack the recipe's packages to `work`/root.tar."""
     say(f"unpacking Debian {recipe.suite} packages for {target.debian_arch} (mmdebstrap, mode {mode})")
     argv: list[str | Path] = [
         *([find_program("fakeroot", "fakeroot"), "--"] if mode == "chrootless" else []),
@@ -274,7 +282,6 @@ def _extract(target: Target, recipe: Recipe, work: Path, say: Say) -> str:
         f"deb {machine_mirror().uri} {recipe.suite} main",
     ]
     run(argv, deadline_s=_STEP_DEADLINE_S)
-    return mode
 
 
 def _kernel(target: Target, recipe: Recipe, cache: Path, work: Path, result: Path, say: Say) -> str:
@@ -333,12 +340,14 @@ def _initramfs(target: Target, tree: Path, release: str, root: Path, initrd: Pat
     run(["sh", "-ec", script], deadline_s=_STEP_DEADLINE_S, cwd=root)
 
 
-def _compose(target: Target, recipe: Recipe, work: Path, keys: Path, ours: Path) -> None:
-    """Make `work`/disk.raw with `ours` in it by `cluster.node.rootfs`, under fakeroot for the owners of files."""
+def _configured(
+    emulator: emulators.Emulator, target: Target, recipe: Recipe, mode: str, work: Path, ours: Path, say: Say
+) -> str:
+    """Make `work`/disk.raw with `ours` in it, and configure the packages on the target; returns what that said."""
     spec = rootfs.Spec(
         tar=str(work / "root.tar"),
         work=str(work),
-        keys=str(keys),
+        keys=str(work / "stage" / "keys"),
         guest=str(paths.data("stage-images", "guest")),
         programs=str(ours),
         image=str(work / "disk.raw"),
@@ -346,28 +355,35 @@ def _compose(target: Target, recipe: Recipe, work: Path, keys: Path, ours: Path)
         arch=target.name,
         provides=list(recipe.provides),
     )
-    (work / "spec.json").write_text(json.dumps(asdict(spec)))
-    fakeroot = find_program("fakeroot", "fakeroot")
-    run([fakeroot, "--", sys.executable, "-m", rootfs.__name__, work / "spec.json"], deadline_s=_STEP_DEADLINE_S)
-    shutil.rmtree(work / "root")
-    (work / "root.tar").unlink()
+    words = _chroot_words(target, mode)
+    if words is None:
+        say("writing the root file system")
+        _compose([find_program("fakeroot", "fakeroot"), "--"], rootfs.__name__, spec)
+        say(f"configuring the packages in a node (QEMU {emulator.version}, first boot)")
+        return _boot(emulator, target, work)
+    say("writing the root file system, and configuring the packages in a chroot of it")
+    return _compose(words, firstrun.__name__, spec)
 
 
-def _configure(emulator: emulators.Emulator, target: Target, result: Path, work: Path, say: Say) -> tuple[float, str]:
-    """Boot once and let the packages' maintainer scripts run on the target.
+def _compose(words: Sequence[str], module: str, spec: rootfs.Spec) -> str:
+    """Let `module` make the image, with `words` before it, by which files have any owner; returns what it said."""
+    asked = Path(spec.work) / "spec.json"
+    asked.write_text(json.dumps(asdict(spec)))
+    said = run([*words, sys.executable, "-m", module, asked], deadline_s=_CONFIGURE_DEADLINE_S)
+    Path(spec.tar).unlink()
+    return said
 
-    Returns seconds, and the version of the stage's compiler.
-    """
-    say(f"configuring the packages in a node (QEMU {emulator.version}, first boot)")
-    start = time.monotonic()
+
+def _boot(emulator: emulators.Emulator, target: Target, work: Path) -> str:
+    """Boot `work`/disk.raw once, in which the packages configure themselves; returns what the console said."""
     machine = qemu.Machine(
         target=target,
-        kernel=result / "kernel",
-        initrd=result / "initrd",
+        kernel=work / "stage" / "kernel",
+        initrd=work / "stage" / "initrd",
         disks=(qemu.Disk(work / "disk.raw", "raw"),),
         memory_mib=_MEMORY_MIB,
         cpus=1,
-        init="/sbin/cluster-configure",
+        init="/sbin/cluster-first-boot",
     )
     done, failed = "cluster: configured", "cluster: configuration failed"
     # The path of a socket has at most 107 bytes, which a cache far from the root would exceed.
@@ -382,4 +398,4 @@ def _configure(emulator: emulators.Emulator, target: Target, result: Path, work:
             raise MachineError(
                 "the stage's first boot does not end", "try again when the machine is less busy"
             ) from error
-    return time.monotonic() - start, _compiler_version(vm.console.seen)
+    return vm.console.seen

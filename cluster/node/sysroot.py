@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from cluster import paths
 from cluster.errors import MachineError
 from cluster.node.sandbox import BUILD_PLACES, Ran, Sandbox, make_places
-from cluster.node.toolchain import Toolchain
+from cluster.node.toolchain import NATIVE, Toolchain
 from cluster.process import run
 
 _DEADLINE_S = 120.0
@@ -95,15 +95,17 @@ class Root:
 
 
 def environment(toolchain: Toolchain, root: Path) -> dict[str, str]:
-    """What makes the cross compiler look where the node's compiler looks."""
+    """What makes the compiler look where the node's looks, which a native one does by itself."""
+    everywhere = {"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp"}
+    if toolchain.home == NATIVE:
+        return everywhere
     machine, major = toolchain.chost, toolchain.major
     cxx = (f"usr/include/c++/{major}", f"usr/include/{machine}/c++/{major}", f"usr/include/c++/{major}/backward")
     return {
-        "PATH": "/usr/bin:/bin",
+        **everywhere,
         # The driver, which is configured for gcc-cross/, takes everything from here instead.
         "GCC_EXEC_PREFIX": "/usr/lib/gcc/",
         "CPLUS_INCLUDE_PATH": ":".join(f"/{path}" for path in cxx if (root / path).is_dir()),
-        "TMPDIR": "/tmp",
     }
 
 
@@ -159,7 +161,11 @@ def _link_tree(source: Path, root: Path) -> None:
 
 
 def _install(toolchain: Toolchain, root: Path) -> None:
-    """Put the cross compiler's programs where the node has its own, and their libraries beside the node's."""
+    """Put the cross compiler's programs where the node has its own, and their libraries beside the node's.
+
+    Where the node has such a library it stays, and a native compiler runs with it, as in the node: one of a
+    prerequisite is what programs are to be linked with.
+    """
     for name, driver in toolchain.drivers().items():
         _link(driver, root / "usr/bin" / name)
     for program in toolchain.programs():
@@ -168,11 +174,14 @@ def _install(toolchain: Toolchain, root: Path) -> None:
         _link(program, root / f"usr/lib/gcc/{toolchain.chost}/{toolchain.major}" / program.name)
     for name, tool in toolchain.tools().items():
         _link(tool, root / f"usr/{toolchain.chost}/bin" / name)
-    for file in (*toolchain.libraries(), toolchain.daemon()):
-        _link(file, root / file.relative_to(toolchain.prefix))
+    _link(toolchain.daemon(), root / toolchain.daemon().relative_to(toolchain.prefix))
+    places = {file: root / file.relative_to(toolchain.prefix) for file in toolchain.libraries()}
     for loader in toolchain.loaders():  # its programs name it without /usr
         place = loader.relative_to(toolchain.prefix)
-        _link(loader, root / (place.relative_to("usr") if place.parts[0] == "usr" else place))
+        places[loader] = root / (place.relative_to("usr") if place.parts[0] == "usr" else place)
+    for file, place in places.items():
+        if not place.exists():
+            _link(file, place)
 
 
 def _link(source: Path, place: Path) -> None:

@@ -2,7 +2,8 @@
 
 A compiler on the host may stand in for the node's only if it is the same to the last patch,
 which the host's release seldom has. It runs only in sandboxes, so that it needs nothing of the
-host: its own C library and loader come along.
+host: its own C library and loader come along. On a host of the target's own architecture the
+packages of the same names have the native compiler.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from cluster.target import Target
 
 _DEADLINE_S = 300.0
 _TOOLS = ("as", "ld", "ld.bfd")
+_CROSS = "gcc-cross"
+NATIVE = "gcc"
+"""The `home` of a compiler that is the machine's own as well as the node's."""
 _LOADED = re.compile(r".*\.so(\.[\d.]+)?$")
 
 
@@ -39,12 +43,20 @@ class Toolchain:
         return self.prefix.name
 
     @property
+    def home(self) -> str:
+        """The directory in lib and libexec of its own files, which tells a compiler that is native from a cross one.
+
+        Raises MachineError if there is no compiler.
+        """
+        for name in (_CROSS, NATIVE):
+            if (self.prefix / "usr/lib" / name / self.chost).is_dir():
+                return name
+        raise MachineError(f"{self.identity} has no compiler", f"see cross.packages of {self.chost}'s target")
+
+    @property
     def major(self) -> str:
         """The compiler's major version, which is part of its paths. Raises MachineError if there is no compiler."""
-        found = [path.name for path in self.prefix.glob(f"usr/lib/gcc-cross/{self.chost}/*")]
-        if not found:  # as where the packages' compiler is the machine's native one
-            raise MachineError(f"{self.identity} has no cross compiler", f"see cross.packages of {self.chost}'s target")
-        return max(found, key=int)
+        return max((path.name for path in (self.prefix / "usr/lib" / self.home / self.chost).iterdir()), key=int)
 
     def drivers(self) -> dict[str, Path]:
         """gcc and g++, by every name that the node's compilers have."""
@@ -58,7 +70,7 @@ class Toolchain:
 
     def programs(self) -> tuple[Path, ...]:
         """cc1 and the like, and the plugin that the linker loads."""
-        places = (self.prefix / f"usr/{lib}/gcc-cross" / self.chost / self.major for lib in ("libexec", "lib"))
+        places = (self.prefix / "usr" / lib / self.home / self.chost / self.major for lib in ("libexec", "lib"))
         names = ("cc1", "cc1plus", "collect2", "lto-wrapper", "liblto_plugin.so")
         return tuple(place / name for place in places for name in names if (place / name).is_file())
 
