@@ -46,6 +46,7 @@ def _unpacked(cache: Path, suite: str = "trixie-backports") -> Path:
     prefix = cache / "qemu" / f"{ARM64.qemu.package}-{suite}"
     _program(prefix / "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", 'echo "version 11.2 of $*"')
     (prefix / "usr/lib/x86_64-linux-gnu/qemu").mkdir()
+    (prefix / "usr/share/qemu").mkdir(parents=True)
     return prefix
 
 
@@ -60,7 +61,7 @@ def test_an_older_one_gives_way_to_one_with_its_own_c_library(machine: Path, tmp
     prefix = _unpacked(tmp_path / "cache")
     found = emulator.ensure(ARM64, RECIPE, tmp_path / "cache")
     place = prefix / "usr/lib/x86_64-linux-gnu"
-    assert (found.version, found.data) == ("11.2", prefix / "usr/share/qemu")
+    assert (found.version, found.data) == ("11.2", (prefix / "usr/share/qemu",))
     assert found.environment["QEMU_MODULE_DIR"] == str(place / "qemu")
     told = run([*found.img, "create", "x"], deadline_s=10)
     assert told == f"version 11.2 of --library-path {place} {prefix}/usr/bin/qemu-img create x\n"

@@ -110,8 +110,8 @@ def test_no_ssh_port_is_no_network() -> None:
 
 def test_a_private_emulator_is_told_its_data() -> None:
     assert "-L" not in arguments(EMULATOR, MACHINE, Path("/n"))
-    private = replace(EMULATOR, data=Path("/q/share"), env={"LD_LIBRARY_PATH": "/q/lib"})
-    assert ("-L", "/q/share") in pairs(arguments(private, MACHINE, Path("/n")))
+    private = replace(EMULATOR, data=(Path("/q/share"), Path("/q/bios")), env={"LD_LIBRARY_PATH": "/q/lib"})
+    assert values(arguments(private, MACHINE, Path("/n")), "-L") == ["/q/share", "/q/bios"]
     assert private.environment["LD_LIBRARY_PATH"] == "/q/lib"
     assert "PATH" in private.environment
 

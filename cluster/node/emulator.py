@@ -21,6 +21,7 @@ _OLDEST_MAJOR = 9
 """QEMU 10 is about twice as fast as 7.2."""
 
 _UNPACK_DEADLINE_S = 120.0
+_DATA = ("qemu", "seabios")  # Debian's path of firmware
 
 Words = tuple[str | Path, ...]
 """A program, with what has to go before it."""
@@ -28,12 +29,13 @@ Words = tuple[str | Path, ...]
 
 @dataclass(frozen=True, slots=True)
 class Emulator:
-    """A QEMU for one target: its program, qemu-img, its data directory and environment."""
+    """A QEMU for one target: its program, qemu-img, its data directories and environment."""
 
     system: Words
     img: Words
     version: str
-    data: Path | None = None
+    data: tuple[Path, ...] = ()
+    """Where its firmware is; empty where it knows by itself."""
     env: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -68,7 +70,8 @@ def _private(prefix: Path, target: Target) -> Emulator:
     words = (loader, "--library-path", ":".join(map(str, libraries)))
     modules = next((place / "qemu" for place in libraries if (place / "qemu").is_dir()), prefix)
     system, img = ((*words, prefix / "usr/bin" / name) for name in (target.qemu.binary, "qemu-img"))
-    return Emulator(system, img, _version(system), prefix / "usr/share/qemu", {"QEMU_MODULE_DIR": str(modules)})
+    data = tuple(place for name in _DATA if (place := prefix / "usr/share" / name).is_dir())
+    return Emulator(system, img, _version(system), data, {"QEMU_MODULE_DIR": str(modules)})
 
 
 def _fetch(cache: Path, prefix: Path, target: Target, suite: str) -> None:

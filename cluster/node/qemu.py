@@ -75,7 +75,7 @@ def arguments(emulator: Emulator, machine: Machine, directory: Path) -> list[str
     place = _quoted(directory)
     words = [
         *map(str, emulator.system),
-        *(["-L", str(emulator.data)] if emulator.data else []),
+        *(word for place in emulator.data for word in ("-L", str(place))),
         *["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
         *[
             "-machine",
