@@ -73,13 +73,14 @@ def _app(*, whole: bool) -> App:
 
 
 def targets(*, common: Common | None = None) -> int:
-    """List the targets that have a data file."""
+    """List the targets that have a data file, and whether chroots of them need emulation here."""
+    found = [target.load(name) for name in target.names()]
     if (common or Common()).json:
-        print_json([target.load(name).model_dump() for name in target.names()])
+        print_json([{**one.model_dump(), "native": one.runs_on()} for one in found])
         return 0
-    for name in target.names():
-        found = target.load(name)
-        print(f"{name}\t{found.chost}\t{found.qemu.binary} {found.qemu.machine} {found.qemu.cpu}")
+    for one in found:
+        chroots = "native" if one.runs_on() else "emulated"
+        print(f"{one.name}\t{one.chost}\t{one.qemu.binary} {one.qemu.machine} {one.qemu.cpu}\tchroots {chroots}")
     return 0
 
 

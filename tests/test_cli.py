@@ -16,7 +16,7 @@ import pytest
 from factories import package, past, plan
 from repos import write_repository
 
-from cluster import cli, paths
+from cluster import cli, paths, target
 from cluster.errors import MachineError
 from cluster.master import building, equipment, journal, judge, progress, rented, session
 from cluster.model import Action, Cpv, Outcome, Plan, Result, Verdict
@@ -565,7 +565,9 @@ def test_verify_of_what_was_never_built(cluster: Cluster, over: list[str]) -> No
 
 def test_targets(cluster: Cluster) -> None:
     assert "arm64\taarch64-linux-gnu\t" in cluster("targets").out
-    assert "arm64" in [entry["name"] for entry in cluster("targets", "--json").json]
+    assert {entry["name"]: entry["native"] for entry in cluster("targets", "--json").json} == {
+        name: target.load(name).runs_on() for name in target.names()
+    }
 
 
 def test_config_prints_a_reference_that_is_valid(cluster: Cluster, tmp_path: Path) -> None:

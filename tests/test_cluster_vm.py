@@ -11,11 +11,10 @@ from cluster_of_instances import farm, later, power_goes
 from instances import missing
 
 from cluster import target
-from cluster.node import drivers
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(bool(missing), reason=missing)]
 
-NATIVE = next((name for name in target.names() if drivers.is_native(target.load(name))), "arm64")
+NATIVE = next((name for name in target.names() if target.load(name).runs_on()), "arm64")
 """Chroots of this machine's own architecture are the fastest nodes that there are."""
 
 
