@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from cluster import config
+from cluster import config, target
 from cluster.errors import MachineError
 from cluster.host import hostcompiler
 from cluster.host import kit as kits
@@ -60,3 +60,16 @@ def test_who_wants_no_offload_needs_no_cross_compiler(monkeypatch: pytest.Monkey
         "distcc": defaults.distcc.model_copy(update={"enabled": False}),
     }
     assert found(monkeypatch, **off) == (None, [])
+
+
+@pytest.mark.parametrize(("machine", "flies"), [("x86_64", False), ("aarch64", True)])
+def test_no_pilot_flies_where_the_host_runs_the_targets_programs(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flies: bool
+) -> None:
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(kits.pilot, "is_room", lambda *words: True)
+    monkeypatch.setattr(kits.pilot, "ensure", lambda *words: "a kit")
+    wanted = config.load()
+    kit: Any = SimpleNamespace(target=target.load("amd64"), node=wanted.node, compile=wanted.compile, cache=None)
+    cross: Any = SimpleNamespace(bare=None, toolchain=SimpleNamespace(drivers=dict))
+    assert (kits._pilot(kit, cross, 1, cast(Any, Heard())) is not None) is flies
