@@ -35,6 +35,8 @@ def _nodes(machine: Machine) -> str:
     """How many of each target, with the driver where it is not QEMU."""
 
     def said(target: str, count: int) -> str:
+        if machine.compiles_only:
+            return f"{target} compiles"
         kind = machine.kind(target)
         return f"{target} {count}" if kind == "qemu" else f"{target} {count} ({kind})"
 

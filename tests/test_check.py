@@ -93,3 +93,17 @@ def test_a_host_bears_the_nodes_that_it_is_given_by_default_or_one(cpus: int, me
     if nodes > 1:
         machine = replace(MACHINE, nodes={"arm64": nodes})
         assert check.after(machine, MASTER, facts, FIT, node_mib) == ()
+
+
+COMPILING = replace(MACHINE, nodes={"arm64": 0}, compiles_only=True)
+
+
+def test_a_host_without_nodes_needs_memory_for_its_compiles_and_no_disk_for_nodes() -> None:
+    assert check.after(COMPILING, MASTER, replace(HOST, memory_mib=5120, disk_mib=100), FIT, 1536) == ()
+    (problem,) = check.after(COMPILING, MASTER, replace(HOST, memory_mib=5119), FIT, 1536)
+    assert problem.what == "its memory is 5119 MiB and 8 compiles at once need 5120 MiB"
+
+
+def test_a_compiler_that_differs_makes_a_host_without_nodes_useless() -> None:
+    (problem,) = check.after(COMPILING, MASTER, HOST, replace(FIT, problems={"arm64": "its compiler differs"}), 1536)
+    assert problem.what == "no arm64 compiles: its compiler differs"

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benches import FakeEquipment
 from factories import package, plan
+from processes import eventually
 from yards import PATIENCE_S, TARGET, Yard
 
-from cluster.errors import ClusterError, NodeLost
+from cluster.errors import ClusterError, MachineError, NodeLost
+from cluster.host.bench import Bench, Equipment
+from cluster.host.pool import Offer
 from cluster.host.tls import Authority
 from cluster.master import dispatch
 from cluster.master.engines import crew as crews
 from cluster.master.engines import scheduler as schedulers
 from cluster.master.engines.dask import DaskEngine
+from cluster.master.engines.engine import Change, Draining, Resumed
 from cluster.master.estimate import Basis, Estimate
 from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome, Verdict
 
 pytest.importorskip("distributed")
+
+
+@dataclass(frozen=True, slots=True)
+class Unequipped:
+    """Of a host that lacks something."""
+
+    is_early = True
+
+    def bench(self, directory: Path) -> Bench:
+        raise MachineError("the arm64 stage is not there")
 
 
 class FakeDelivery:
@@ -170,3 +186,41 @@ def test_a_defect_of_ours_ends_the_run() -> None:
         engine.start(Job(package("c/a-1"), 1), "h:1", print, ends.append)
         engine._preparing.submit(int).result(PATIENCE_S)
     assert [type(end) for end in ends] == [AttributeError]
+
+
+def test_a_host_without_nodes_is_equipped_and_nothing_to_the_run(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    identity = authority.issue("master")
+    offer = Offer("127.0.0.1", 3632, 16, "same")
+    offers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    keeper: list[Callable[[Change], None]] = []
+
+    def equipment(host: str) -> Equipment:
+        return Unequipped() if host == "barren" else FakeEquipment("pooled", offer)
+
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(schedulers.running(identity, tmp_path))
+        crew = stack.enter_context(crews.gathering(scheduler, identity, TARGET))
+        crew.offered = lambda host, made: offers.put((host, made))
+        crew.refused = lambda host, why: offers.put((host, why))
+        yard = Yard(tmp_path, authority, scheduler, crew)
+        smithy = stack.enter_context(yard.worker("smithy", nodes=0))
+        assert eventually(lambda: crew.attend(print) != (), deadline_s=PATIENCE_S)
+        engine = stack.enter_context(
+            DaskEngine(crew, FakeDelivery(), FakeCourier({}), equipment, attending=keeper.append)
+        )
+        assert engine.attend(heard.put) == ()
+        assert offers.get(timeout=PATIENCE_S) == ("smithy", offer)
+        stack.enter_context(yard.worker("barren", nodes=0))
+        assert offers.get(timeout=PATIENCE_S) == ("barren", "the arm64 stage is not there")
+        assert engine.helpers.ready() == {"smithy", "barren"}
+        keeper[0](Draining("smithy", "asked"))
+        assert engine.helpers.ready() == {"barren"}
+        keeper[0](Resumed("smithy"))
+        assert engine.helpers.ready() == {"smithy", "barren"}
+        smithy.kill()
+        assert eventually(lambda: engine.helpers.ready() == {"barren"}, deadline_s=PATIENCE_S)
+        assert heard.empty()
+        stack.enter_context(yard.worker("builder"))
+        assert heard.get(timeout=PATIENCE_S).host.name == "builder"

@@ -98,6 +98,31 @@ def test_a_host_is_added_listed_drained_resumed_and_removed(
 
 
 @pytest.mark.usefixtures("prepared")
+def test_a_host_that_compiles_only_gets_what_compilers_need_and_the_rest_when_it_is_to_have_nodes(
+    instances: Network, own_key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (part,) = parts.of("arm64", "x86_64", paths.directories().cache, print)
+    monkeypatch.setattr(parts, "of_compiles", lambda *words: (replace(part, without=("./disk",)),))
+    (part.directory / "sysroot").mkdir()
+    instance = instances.start("one")
+    instance.admit(own_key)
+    assert add(instance, "--compiles-only") == 0
+    assert "arm64 compiles" in capsys.readouterr().out
+    machine = hosts().get("one")
+    assert (machine.nodes, machine.compiles_only, machine.state) == ({"arm64": 0}, True, State.READY)
+    assert machine.serves("arm64")
+    assert not machine.serves("riscv")
+    there = instance.directory / f"root/{setup.HOME}/cache/portage-cluster/stages/arm64"
+    assert (there / "sysroot").is_dir()
+    assert not (there / "disk").exists()
+    assert cli.run(["host", "check", "one"]) == 0
+    assert hosts().get("one").nodes == {"arm64": 0}
+    assert add(instance, "--nodes", "2") == 0
+    assert (there / "disk").exists()
+    assert hosts().get("one").nodes == {"arm64": 2}
+
+
+@pytest.mark.usefixtures("prepared")
 def test_a_check_finds_what_went_wrong_since_and_what_was_mended(
     instances: Network, own_key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +229,7 @@ def test_a_host_that_lets_nobody_in_can_be_removed_and_what_stays_there_is_said(
         (["add", "me@"], "'me@' is no machine: write USER@ADDRESS"),
         (["add", "me@a b"], "'me@a b' is no machine"),
         (["add", "me@a", "--nodes", "0"], "--nodes 0 is too few"),
+        (["add", "me@a", "--compiles-only", "--nodes", "2"], "--compiles-only is for a host without nodes"),
         (["add", "me@a", "--target", "vax"], "unknown target 'vax'"),
         (
             ["add", "me@a", "--host-key", "ssh-ed25519 nonsense"],

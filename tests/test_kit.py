@@ -31,7 +31,7 @@ def found(monkeypatch: pytest.MonkeyPatch, **sections: Any) -> tuple[Any, list[s
     heard = Heard()
     wanted = config.load().model_copy(update=sections)
     some: Any = SimpleNamespace(compile=wanted.compile, distcc=wanted.distcc, target=None, cache=None)
-    cross = kits._cross(some, cast(Any, SimpleNamespace(stage=None)), cast(Any, heard))
+    cross = kits._cross(some, cast(Any, None), cast(Any, heard))
     return cross, heard.warnings
 
 

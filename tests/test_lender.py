@@ -167,3 +167,48 @@ def test_it_goes_by_what_it_sees_until_it_is_left(lender: Lender, hands: Hands) 
             lender.offered(name, OFFER)
         lender.saw(running("a", "b"), 0.0)
         assert eventually(lambda: len(hands.told) == 2 and len(hands.told["a"].members) == 2)
+
+
+def test_of_a_host_without_nodes_all_processors_are_lent_while_it_is_there(lender: Lender, hands: Hands) -> None:
+    helping = {"smithy"}
+    lender.helpers = lambda: helping
+    state = running("a", packages=1)
+    lender.offered("a", replace(OFFER, cores=1))
+    lender.offered("smithy", replace(OFFER, cores=16))
+    settled(lender, state)
+    assert hands.measured.get(timeout=10) == ("a", "smithy")
+    assert slots(hands.told["a"]) == {"a": 1, "smithy": 2}
+    assert hands.measured.empty()
+    assert "smithy" not in hands.told  # it has nobody to tell
+    helping.clear()
+    lender.lend(state)
+    assert slots(hands.told["a"]) == {"a": 1}
+
+
+def test_the_compiler_of_hosts_without_nodes_is_not_the_nodes_own(
+    lender: Lender, hands: Hands, warned: list[str]
+) -> None:
+    lender.helpers = lambda: {"b", "c"}
+    lender.offered("a", OFFER)
+    for name in "bc":
+        lender.offered(name, replace(OFFER, signature="another"))
+    settled(lender, running("a"))
+    assert list(slots(hands.told["a"])) == ["a"]
+    assert sorted(warned) == [
+        f"{name} does not compile for others: its compiler is not the nodes' own" for name in "bc"
+    ]
+
+
+def test_hosts_without_nodes_are_the_first_to_be_reached(lender: Lender, hands: Hands) -> None:
+    names = [f"h{number}" for number in range(10)]
+    lender.helpers = lambda: {"smithy"}
+    for name in names:
+        lender.offered(name, replace(OFFER, cores=2))
+    lender.offered("smithy", replace(OFFER, cores=2))
+    settled(lender, running(*names))
+    assert {mine for mine, other in lender._ways if other == "smithy"} == set(names)
+
+
+def test_why_a_host_has_nothing_is_said(lender: Lender, warned: list[str]) -> None:
+    lender.refused("smithy", "the arm64 stage is not there")
+    assert warned == ["smithy does not compile for others: the arm64 stage is not there"]

@@ -127,3 +127,16 @@ def test_a_host_that_was_given_up_is_tried_again_when_it_is_resumed(world: World
     world.put()
     assert world.look() == [Resumed("farm")]
     assert eventually(lambda: len(world.tries) == 6)
+
+
+def test_a_host_without_nodes_is_served_and_nothing_to_wait_for(world: World) -> None:
+    world.registry.remove("farm")
+    world.look()
+    smithy = replace(FARM, name="smithy", nodes={"arm64": 0}, compiles_only=True)
+    world.registry.save(smithy)
+    world.registry.save(replace(smithy, name="other", nodes={"riscv": 0}))
+    assert world.look() == [Draining("farm", "it was removed"), Resumed("smithy")]
+    assert eventually(lambda: "smithy" in world.tries)
+    assert not world.posts.expects()
+    world.registry.save(replace(smithy, state=State.DRAINED, reason="asked"))
+    assert Draining("smithy", "asked") in world.look()

@@ -1,4 +1,7 @@
-"""Whether nodes run on a host: `python -m cluster.host.fitness TARGET=DRIVER…` says so there, as JSON."""
+"""Whether nodes run on a host: `python -m cluster.host.fitness TARGET=DRIVER…` says so there, as JSON.
+
+With COMPILES in the place of a driver, whether it compiles for the nodes of others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +22,7 @@ from cluster.node import drivers, emulator, sandbox, stage
 from cluster.node.node import Hardware
 from cluster.process import run
 
+COMPILES: Final = "compiles"
 _IMG_S = 60.0
 
 
@@ -52,14 +56,21 @@ def examine(drivers: Mapping[str, str], cache: Path) -> Fitness:
             found = stage.find(chosen, recipe, cache)
             if found is None:
                 raise MachineError(f"the {name} stage is not there")
-            qemu = emulator.ensure(chosen, recipe, cache)
-            emulators[name] = _emulator(qemu, found)
-            if driver == "chroot":
-                _try_chroot(Hardware(chosen, qemu, found, 0, 1, 0.0), recipe.provides, cache)
+            if driver != COMPILES:
+                emulators[name] = _try_nodes(chosen, recipe, found, driver, cache)
             hostcompiler.find(chosen, found, cache)
         except ClusterError as error:
             problems[name] = str(error)
     return Fitness(sandbox.works(), emulators, problems)
+
+
+def _try_nodes(chosen: target.Target, recipe: target.Recipe, found: stage.Stage, driver: str, cache: Path) -> str:
+    """The version of the emulator. Raises MachineError if there are no nodes of this `driver` here."""
+    qemu = emulator.ensure(chosen, recipe, cache)
+    version = _emulator(qemu, found)
+    if driver == "chroot":
+        _try_chroot(Hardware(chosen, qemu, found, 0, 1, 0.0), recipe.provides, cache)
+    return version
 
 
 def _emulator(found: emulator.Emulator, built: stage.Stage) -> str:

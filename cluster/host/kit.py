@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from cluster.node.drivers import Driver, Kind, QemuDriver
 from cluster.node.node import Hardware
 from cluster.target import Target
 
+log = logging.getLogger(__name__)
+
 _SPARE = 4
 """Compiles more than its slots that the distccd of a pool takes: with them others look whether it works."""
 
@@ -35,6 +38,18 @@ class Teller(Protocol):
     def warn(self, text: str) -> None:
         """Something a person should know, which stops nothing."""
         ...
+
+
+class Logged:
+    """Tells the log of this process."""
+
+    def step(self, text: str) -> None:
+        """As `Teller.step`."""
+        log.info("%s", text)
+
+    def warn(self, text: str) -> None:
+        """As `Teller.warn`."""
+        log.warning("%s", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +136,7 @@ def builder_of(
     for other hosts as well. Raises MachineError.
     """
     driver = _driver(kit, hardware, live, reporter)
-    cross = _cross(kit, hardware, reporter)
+    cross = _cross(kit, hardware.stage, reporter)
     emulated = kit.kind == "qemu"
     offload = _offload(kit, live, cross, stack, reporter, membership) if emulated or membership else None
     compiler = _compiler(kit, cross, stack, compiles, nodes if emulated else None, reporter)
@@ -138,6 +153,18 @@ def builder_of(
     offer = _offer(membership.interface.address, offload.port, cross, compiler)
     relay = stack.enter_context(_relay(f"{kit.target.chost}-gcc", membership.host, offer))
     return replace(builder, relay=relay, offer=offer)
+
+
+def offer_of(kit: Kit, live: runs.Run, stack: ExitStack, reporter: Teller, membership: Membership) -> Offer:
+    """What a host has for a pool that has no nodes: its distccd alone, ended with `stack`. Raises MachineError."""
+    found = stage.find(kit.target, target.load_recipe(), kit.cache)
+    if found is None:
+        raise MachineError(f"the {kit.target.name} stage is not there", "set the host up again: cluster host add")
+    cross = hostcompiler.find(kit.target, found, kit.cache)
+    offload = _offload(kit, live, cross, stack, reporter, membership)
+    if offload is None:
+        raise MachineError("distcc.enabled is false in the config")
+    return _offer(membership.interface.address, offload.port, cross, None)
 
 
 def _offer(address: str, port: int, cross: hostcompiler.CrossCompiler, own: hostcompiler.HostCompiler | None) -> Offer:
@@ -166,13 +193,13 @@ def _driver(kit: Kit, hardware: Hardware, live: runs.Run, reporter: Teller) -> D
     return driver
 
 
-def _cross(kit: Kit, hardware: Hardware, reporter: Teller) -> hostcompiler.CrossCompiler | None:
+def _cross(kit: Kit, found: stage.Stage, reporter: Teller) -> hostcompiler.CrossCompiler | None:
     """The cross compiler that may stand in for the nodes' own; without it every compile stays in its node."""
     if not (kit.compile.enabled or kit.distcc.enabled):
         return None
     reporter.step("comparing the cross compiler with the nodes' own")
     try:
-        return hostcompiler.find(kit.target, hardware.stage, kit.cache)
+        return hostcompiler.find(kit.target, found, kit.cache)
     except MachineError as error:
         reporter.warn(f"{error}: every compile stays in its node")
         return None

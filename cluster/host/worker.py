@@ -5,7 +5,7 @@
 
 What it has to say to the master it says in events of the topic `TOPIC`, not in results of Dask's, for which the
 master would have to ask: {"job": N, "phase": NAME} and, at the end, {"job": N, "came": what, pickled}; and
-{"host": NAME, "offer": what it has for a pool of distccds, pickled}.
+{"host": NAME, "offer": what it has for a pool of distccds, pickled} or {"host": NAME, "refused": why it has none}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import logging
 import pickle
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,8 +108,10 @@ async def equip(packed: bytes, dask_worker: Any) -> None:
 
 
 def _equipped(worker: Any, packed: bytes) -> None:
-    with suppress(ClusterError):  # the first job says it
+    try:
         worker.benches.of(pickle.loads(packed))
+    except ClusterError as error:
+        worker.log_event(TOPIC, {"host": worker.host_name, "refused": str(error)})
 
 
 async def measure(member: Member, compiler: str) -> Measured | str:
@@ -127,6 +128,7 @@ async def measure(member: Member, compiler: str) -> Measured | str:
 @click.option("--directory", type=click.Path(path_type=Path), required=True)
 def dask_setup(worker: Any, host_name: str, speed: float, directory: Path) -> None:
     """Called by Dask before the worker registers (`--preload`)."""
+    worker.host_name = host_name
     worker.benches = Benches(
         directory, lambda offer: worker.log_event(TOPIC, {"host": host_name, "offer": pickle.dumps(offer)})
     )

@@ -9,7 +9,6 @@ What has come stays in a store in the user's cache, for the next run.
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,8 +24,6 @@ from cluster.host.runs import Run
 from cluster.host.store import Blob, Store
 from cluster.host.tls import Identity
 from cluster.host.work import Product
-
-log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 20 << 30
 """Of what masters have sent, between runs."""
@@ -96,8 +93,8 @@ class Trade:
             cache = paths.directories().cache
             mine = replace(self.kit, cache=cache)
             live = stack.enter_context(Run(directory / "state"))
-            hardware = kits.hardware_of(mine, self.nodes, _Log())
-            builder = kits.builder_of(mine, hardware, live, stack, _Log(), nodes=self.nodes, membership=self.membership)
+            hardware = kits.hardware_of(mine, self.nodes, says := kits.Logged())
+            builder = kits.builder_of(mine, hardware, live, stack, says, nodes=self.nodes, membership=self.membership)
             gate, store = Gate.of(directory), Store(cache / "blobs")
             store.prune(_KEPT_BYTES)
             identity = Identity.at(gate.identity)
@@ -155,15 +152,3 @@ class Workshop:
         named = replace(built, binpkg=built.binpkg and Path(built.binpkg.name))
         flown = self.store.add(pilot) if pilot.exists() else None
         return Came(replace(product, built=named), binpkg, self.store.add(said), flown)
-
-
-class _Log:
-    """Tells the worker's log."""
-
-    def step(self, text: str) -> None:
-        """Something else begins."""
-        log.info("%s", text)
-
-    def warn(self, text: str) -> None:
-        """Something a person should know."""
-        log.warning("%s", text)

@@ -110,15 +110,15 @@ def moving_s(link: Link) -> float:
     return _ROUND_TRIPS * link.round_trip_s + COMPILE_BYTES * leaves / link.bytes_s
 
 
-def neighbours(cores: Mapping[str, int], mine: str, most: int = MOST_WAYS) -> tuple[str, ...]:
-    """The hosts that compile for the nodes of `mine`, of all in `cores`: those with the most processors.
+def neighbours(idle: Mapping[str, int], mine: str, most: int = MOST_WAYS) -> tuple[str, ...]:
+    """The hosts that compile for the nodes of `mine`, of all in `idle`: those with the most idle processors.
 
     Among equals those that come after it by name, in a circle, so that all are used alike.
     """
-    names = sorted(cores)
+    names = sorted(idle)
     place = names.index(mine)
     others = names[place + 1 :] + names[:place]
-    return tuple(sorted(others, key=lambda name: -cores[name])[:most])
+    return tuple(sorted(others, key=lambda name: -idle[name])[:most])
 
 
 def hand_out(hosts: Sequence[Host], links: Links, wants: Sequence[Want], signature: str) -> Handed:

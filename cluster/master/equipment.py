@@ -10,6 +10,7 @@ from cluster import paths
 from cluster.host import distcc, runs
 from cluster.host import kit as kits
 from cluster.host.builder import Builder
+from cluster.host.forge import Smithing
 from cluster.host.kit import Kit
 from cluster.host.workshop import Trade
 from cluster.master import binhost as binhosts
@@ -31,11 +32,12 @@ def kit_of(session: Session, kind: Kind = "qemu") -> Kit:
     return Kit(session.target, kind, wanted.node, wanted.compile, wanted.distcc, session.directories.cache)
 
 
-def trade_for(session: Session, machine: Machine) -> Trade:
-    """What the host `machine` is to build, and how."""
+def trade_for(session: Session, machine: Machine) -> Trade | Smithing:
+    """What the host `machine` is to build, and how; or to compile, if it has no nodes."""
     name = session.target.name
     membership = kits.Membership(machine.name, interface_of(session, machine))
-    return Trade(kit_of(session, machine.kind(name)), machine.nodes[name], membership)
+    kit = kit_of(session, machine.kind(name))
+    return Smithing(kit, membership) if machine.compiles_only else Trade(kit, machine.nodes[name], membership)
 
 
 def interface_of(session: Session, machine: Machine) -> distcc.Interface:

@@ -34,6 +34,9 @@ class Wanted:
     target: Annotated[
         list[str], Parameter(negative="", help="A target to build for there; may be repeated; else that of the config.")
     ] = field(default_factory=list)
+    compiles_only: Annotated[
+        bool, Parameter(negative="", help="No nodes: all its processors are for what the nodes of others compile.")
+    ] = False
     driver: Annotated[Literal["qemu", "chroot"], Parameter(help="What a node is there.")] = "qemu"
     host_key: Annotated[str, Parameter(help="Its public key, a line of OpenSSH, if you know it beforehand.")] = ""
     tunnel: Annotated[
@@ -64,6 +67,8 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
     user, address = _parse(place)
     if wanted.nodes is not None:
         at_least_one(wanted.nodes, "--nodes")
+    if wanted.compiles_only and (wanted.nodes is not None or wanted.driver != "qemu"):
+        raise InputError("--compiles-only is for a host without nodes", "leave --nodes and --driver away, or it")
     names = tuple(dict.fromkeys(target.load(name).name for name in wanted.target or [settings.build.target]))
     name = wanted.name or _short(address)
     known = _known(name, address, wanted.port, hosts)
@@ -72,7 +77,8 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
     drivers: dict[str, Kind] = dict.fromkeys(names, wanted.driver)
     key = _pinned(asked) if asked else _trusted(address, wanted.port)
     before = known or Machine(name, user, address, wanted.port, key)
-    return replace(before, user=user, host_key=key, nodes=nodes, drivers=drivers, tunnel=wanted.tunnel)
+    use = replace(before, nodes=nodes, drivers=drivers, compiles_only=wanted.compiles_only)
+    return replace(use, user=user, host_key=key, tunnel=wanted.tunnel)
 
 
 def _known(name: str, address: str, port: int, hosts: Registry) -> Machine | None:

@@ -70,6 +70,8 @@ class Crew:
     hear: Callable[[Change], None] = lambda change: None
     offered: Callable[[str, Offer], None] = lambda host, offer: None
     """Is told what hosts have for a pool of distccds, by a thread that is not to wait."""
+    refused: Callable[[str, str], None] = lambda host, why: None
+    """Is told likewise of hosts that could not be equipped."""
     calls: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_CALLS, "hosts"))
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _hosts: dict[str, Host] = field(default_factory=dict)
@@ -92,7 +94,7 @@ class Crew:
     """Why nothing starts any more."""
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
-        """The hosts that are there; `hear` is told of others, by a thread that is not to wait."""
+        """The hosts that are there, with nodes or not; `hear` is told of others, by a thread that is not to wait."""
         with self._lock:
             self.hear = hear
             return tuple(self._hosts.values())
@@ -198,6 +200,8 @@ class Crew:
                 self._came(address, resources, said)
             case {"host": host, "offer": offer}:
                 self.offered(host, pickle.loads(offer))
+            case {"host": host, "refused": why}:
+                self.refused(host, why)
             case {"went": address, "reason": reason}:
                 self._went(address, reason)
 
@@ -237,16 +241,16 @@ class Crew:
             flight.ended(came)
 
     def _came(self, address: str, resources: Mapping[str, float], said: Mapping[str, Any]) -> None:
-        nodes = int(resources.get(resource(self.target), 0))
+        nodes = resources.get(resource(self.target))
         unfit = unfitness(said, worker.versions())
         with self._lock:
             if address in self._hosts:
                 return
-            if unfit or not nodes:
-                log.warning("%s is not taken: %s", said.get("host", address), unfit or f"no node for {self.target}")
+            if unfit or nodes is None:
+                log.warning("%s is not taken: %s", said.get("host", address), unfit or f"not for {self.target}")
                 self.calls.submit(self._expel, address)
                 return
-            host = host_of(said, nodes)
+            host = host_of(said, int(nodes))
             if host.name in self._addresses:  # back before it was missed
                 self._went(self._addresses[host.name], "it came anew")
             self._hosts[address] = host
@@ -310,7 +314,7 @@ def host_of(said: Mapping[str, Any], nodes: int) -> Host:
 
 @contextmanager
 def gathering(scheduler: Scheduler, identity: Identity, target: str) -> Iterator[Crew]:
-    """The crew of the workers of `scheduler` that have nodes for `target`; they are told to end with the context.
+    """The crew of the workers of `scheduler` that serve `target`; they are told to end with the context.
 
     Raises MachineError if the scheduler does not answer.
     """

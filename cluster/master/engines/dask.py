@@ -13,6 +13,7 @@ from cluster.host.builder import Entered
 from cluster.host.work import Product, Work
 from cluster.master.engines import crew as crews
 from cluster.master.engines.engine import Came, Change, Ended
+from cluster.master.engines.helpers import Helpers
 from cluster.master.engines.names import NodeName
 from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome, Package
@@ -61,6 +62,7 @@ class DaskEngine:
         """`equipment` says what a host, by its name, builds with; it may be asked from several threads."""
         self._crew, self._delivery, self._courier, self._equipment = crew, delivery, courier, equipment
         self._expects, self._attending, self._quarantining = expects, attending, quarantining
+        self.helpers = Helpers()
         # Apart, so that what is built is not kept waiting by sources that are slow to come.
         self._preparing = ThreadPoolExecutor(_HANDS, "prepare")
         self._concluding = ThreadPoolExecutor(_HANDS, "conclude")
@@ -75,18 +77,19 @@ class DaskEngine:
         self._concluding.shutdown()
 
     def attend(self, hear: Callable[[Change], None]) -> tuple[Host, ...]:
-        """The hosts that have come so far."""
+        """The hosts with nodes that have come so far; those without are equipped, and the run hears nothing of them."""
 
         def heard(change: Change) -> None:
             if isinstance(change, Came):
                 self._equip(change.host)
-            hear(change)
+            if not self.helpers.heard(change):
+                hear(change)
 
-        self._attending(hear)
+        self._attending(heard)
         hosts = self._crew.attend(heard)
         for host in hosts:
             self._equip(host)
-        return hosts
+        return tuple(host for host in hosts if not self.helpers.heard(Came(host)))
 
     def expects(self) -> bool:
         """Whether some of those that were started have not come yet."""

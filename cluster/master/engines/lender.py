@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import mode
@@ -53,6 +53,8 @@ class Lender:
     """What is measured with, by the name that distccds know."""
     compiles: Compiles
     warn: Callable[[str], None]
+    helpers: Callable[[], Set[str]] = frozenset
+    """The hosts that have no nodes and compile for others, as they are now."""
     _offers: dict[str, Offer] = field(default_factory=dict)
     _ways: dict[tuple[str, str], Future[Link | None]] = field(default_factory=dict)
     """None for those that do not lead there."""
@@ -86,6 +88,10 @@ class Lender:
             for pair in [pair for pair in self._ways if host in pair]:
                 del self._ways[pair]
 
+    def refused(self, host: str, why: str) -> None:
+        """A host has come and has nothing for the others."""
+        self._say(host, why)
+
     def saw(self, state: State, now: float) -> None:
         """As `Watcher.saw`."""
         self._state = state
@@ -101,27 +107,29 @@ class Lender:
     def lend(self, state: State) -> None:
         """Tell hosts what has changed for them, and begin to measure ways that are new."""
         with self._lock:
-            offers = {name: offer for name, offer in self._offers.items() if name in state.hosts}
-            links = self._links(offers)
+            there = {*state.hosts, *self.helpers()}
+            offers = {name: offer for name, offer in self._offers.items() if name in there}
+            links = self._links(offers, state)
         if len(offers) < 2 and not self._told:
             return  # alone it has what its relay began with
         nodes = Counter(running.host for running in state.running.values())
         hosts = [_host(name, offer, nodes[name]) for name, offer in offers.items()]
         wants = _wants(state, offers, self.compiles)
-        signature = mode(offer.signature for offer in offers.values()) if offers else ""
+        builders = [name for name in offers if name in state.hosts]
+        signature = mode(offers[name].signature for name in builders) if builders else ""
         handed = distccpool.hand_out(hosts, links, wants, signature)
         for (mine, other), why in handed.out.items():
             if mine != other:
                 self._say(other, why)
-        for name in offers:
+        for name in builders:
             self._tell(name, distccpool.pool_of(name, hosts, links, handed))
 
-    def _links(self, offers: Mapping[str, Offer]) -> dict[tuple[str, str], Link]:
-        """The ways that are known by now."""
-        cores = {name: offer.cores for name, offer in offers.items()}
+    def _links(self, offers: Mapping[str, Offer], state: State) -> dict[tuple[str, str], Link]:
+        """The ways from hosts with nodes that are known by now."""
+        idle = {name: offer.cores - len(_nodes(name, state)) for name, offer in offers.items()}
         found: dict[tuple[str, str], Link] = {}
-        for mine in offers:
-            for other in distccpool.neighbours(cores, mine):
+        for mine in filter(state.hosts.__contains__, offers):
+            for other in distccpool.neighbours(idle, mine):
                 way = self._ways.get((mine, other))
                 if way is None:
                     self._ways[mine, other] = self._measuring.submit(self._measured, mine, other, offers[other])
@@ -149,6 +157,10 @@ class Lender:
         if (host, why) not in self._warned and not self._over.is_set():
             self._warned.add((host, why))
             self.warn(f"{host} does not compile for others: {why}")
+
+
+def _nodes(name: str, state: State) -> Sequence[str]:
+    return state.hosts[name].nodes if name in state.hosts else ()
 
 
 def _host(name: str, offer: Offer, nodes: int) -> Host:

@@ -7,12 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import InputError
 from cluster.host import blobs
+from cluster.host.bench import Equipment
 from cluster.host.pool import LOOPBACK, Member, Offer
 from cluster.host.shelf import Shelf
 from cluster.host.store import Store
 from cluster.host.tls import Authority
-from cluster.host.workshop import Trade
 from cluster.master import equipment
 from cluster.master.ec2 import notices
 from cluster.master.ec2.steward import Steward
@@ -34,12 +35,19 @@ _MASTER = "master"
 def machines(session: Session) -> tuple[Machine, ...]:
     """The hosts that are ready to build for the session's target; none where it is to build on this machine alone.
 
-    Raises InputError for a broken registry.
+    Raises InputError for a broken registry, and where those that are ready have no nodes.
     """
     if not session.config.hosts.use:
         return ()
-    found = Registry(session.directories.hosts).all()
-    return tuple(one for one in found if one.state is State.READY and one.nodes.get(session.target.name))
+    name, known = session.target.name, Registry(session.directories.hosts).all()
+    found = tuple(one for one in known if one.state is State.READY and one.serves(name))
+    if found and all(one.compiles_only for one in found):
+        names = ", ".join(one.name for one in found)
+        raise InputError(
+            f"no host that is ready has nodes for {name}: {names} only compile for others",
+            "add or resume one that has, or build on this machine with --local",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ def engine(
         def expects() -> bool:
             return posts.expects() or (steward is not None and steward.expects())
 
-        def equip(host: str) -> Trade:
+        def equip(host: str) -> Equipment:
             return equipment.trade_for(session, posts.machine(host))
 
         def way(here: str, there: str, offer: Offer) -> Member:
@@ -101,8 +109,10 @@ def engine(
 
         made = stack.enter_context(DaskEngine(gathered, delivery, courier, equip, expects, attend, posts.quarantine))
         compiles = equipment.compiles_of(session)
-        lender = stack.enter_context(Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn))
-        gathered.offered = lender.offered
+        lender = stack.enter_context(
+            Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn, made.helpers.ready)
+        )
+        gathered.offered, gathered.refused = lender.offered, lender.refused
         yield Remote(made, (lender,) if steward is None else (lender, steward))
 
 

@@ -17,6 +17,8 @@ _NODE_DISK_MIB = 2048
 """Of each node: its disks, and what its package's sources and prerequisites take, for most packages."""
 _SPARE_MIB = 1024
 """Of memory, for what runs beside the nodes."""
+_COMPILE_MIB = 512
+"""Of each compile at once where nodes are others': what all but the largest C++ sources take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,27 @@ def _after(machine: Machine, ours: Facts, theirs: Facts, fitness: Fitness, memor
     if theirs.version != ours.version:
         yield Problem(f"it has portage-cluster {theirs.version}, this master {ours.version}", again(machine))
     yield from _clock(theirs.clock_offset_s)
+    yield from _compiling(theirs) if machine.compiles_only else _nodes(machine, theirs, memory_mib)
+    if not fitness.sandbox:
+        yield Problem(
+            f"bubblewrap cannot make namespaces for {machine.user}",
+            "there, as root, allow them: sysctl kernel.unprivileged_userns_clone=1 "
+            "kernel.apparmor_restrict_unprivileged_userns=0, those of the two that it knows",
+        )
+        return  # and so compilers, which run in them, are not worth a word
+    lacks = "compiles" if machine.compiles_only else "nodes"
+    for target, why in fitness.problems.items():
+        yield Problem(f"no {target} {lacks}: {why}", again(machine))
+
+
+def _compiling(theirs: Facts) -> Iterator[Problem]:
+    need = theirs.cpus * _COMPILE_MIB + _SPARE_MIB
+    if theirs.memory_mib < need:
+        what = f"its memory is {theirs.memory_mib} MiB and {theirs.cpus} compiles at once need {need} MiB"
+        yield Problem(what, "give it more, or fewer processors")
+
+
+def _nodes(machine: Machine, theirs: Facts, memory_mib: int) -> Iterator[Problem]:
     nodes = max(machine.nodes.values(), default=0)
     need = nodes * memory_mib + _SPARE_MIB
     if theirs.memory_mib < need:
@@ -104,15 +127,6 @@ def _after(machine: Machine, ours: Facts, theirs: Facts, fitness: Fitness, memor
     if theirs.disk_mib < nodes * _NODE_DISK_MIB:
         what = f"its disk has {theirs.disk_mib} MiB free and {nodes} nodes need {nodes * _NODE_DISK_MIB} MiB"
         yield Problem(what, f"free some on the file system of {machine.user}'s home, or use fewer --nodes")
-    if not fitness.sandbox:
-        yield Problem(
-            f"bubblewrap cannot make namespaces for {machine.user}",
-            "there, as root, allow them: sysctl kernel.unprivileged_userns_clone=1 "
-            "kernel.apparmor_restrict_unprivileged_userns=0, those of the two that it knows",
-        )
-        return  # and so compilers, which run in them, are not worth a word
-    for target, why in fitness.problems.items():
-        yield Problem(f"no {target} nodes: {why}", again(machine))
 
 
 def _clock(offset_s: float) -> Iterator[Problem]:

@@ -112,8 +112,9 @@ class Outposts:
         threading.Thread(target=self._watch, args=(hear,), name="registry", daemon=True).start()
 
     def expects(self) -> bool:
-        """Whether a host may come that is not there, or be resumed."""
-        return not self._over.is_set() and any(map(self._is_kept, tuple(self._states)))
+        """Whether a host with nodes may come that is not there, or be resumed."""
+        kept = filter(self._is_kept, tuple(self._states))
+        return not self._over.is_set() and not all(self._served[name].compiles_only for name in kept)
 
     def machine(self, name: str) -> Machine:
         """The host `name`, to which a worker was sent, as it was then."""
@@ -146,7 +147,7 @@ class Outposts:
                 self.warn(f"host {name} is given no more packages, and will be by the next build: {error}")
 
     def _compare(self, hear: Callable[[Change], None]) -> None:
-        there = {machine.name: machine for machine in self.registry.all() if machine.nodes.get(self.base.target)}
+        there = {machine.name: machine for machine in self.registry.all() if machine.serves(self.base.target)}
         before, self._states = self._states, {name: machine.state for name, machine in there.items()}
         for name in filter(self._is_kept, self._keepers):  # told each time: it may have come only now
             if name not in there:
@@ -298,7 +299,7 @@ def _settled(machine: Machine, connection: Connection, authority: Authority) -> 
 
 @contextmanager
 def kept(base: Headquarters, registry: Registry, warn: Callable[[str], None]) -> Iterator[Outposts]:
-    """The outposts of all hosts of `registry` that have nodes for the target, as long as the context lasts."""
+    """The outposts of all hosts of `registry` that serve the target, as long as the context lasts."""
     outposts = Outposts(base, registry, warn)
     try:
         outposts.start()

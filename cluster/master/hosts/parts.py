@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,8 @@ from cluster.node import toolchain as toolchains
 _CHUNK = 1 << 20
 # What a host makes itself of a stage: kernels in it, saved nodes, what came of trying KVM.
 _MADE = ("./kernels", "./warm-*", "./kvm-*", "./*.lock", "./.content")
+# What compilers do not read of it.
+_NODES = ("./disk.qcow2", "./kernel", "./initrd", "./keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Part:
     place: str
     """Where it is, below a cache."""
     directory: Path
+    without: tuple[str, ...] = ()
+    """What of it the host does not need."""
 
     def sealed(self) -> Sealed:
         """It with what its tar comes to."""
@@ -56,7 +60,7 @@ class Part:
             "tar",
             *how,
             "--anchored",
-            *(f"--exclude={name}" for name in _MADE),
+            *(f"--exclude={name}" for name in (*_MADE, *self.without)),
             f"--directory={self.directory}",
             ".",
         ]
@@ -98,7 +102,8 @@ def of(name: str, arch: str, cache: Path, say: Callable[[str], None]) -> tuple[P
     A host of another architecture than this one's fetches programs itself.
     """
     target, recipe = targets.load(name), targets.load_recipe()
-    found = [stage.ensure(target, recipe, cache, say).directory]
+    built = stage.ensure(target, recipe, cache, say)
+    found = [built.directory]
     own = kernel.find(target, cache)
     if own is not None:
         found.append(own.directory)
@@ -106,5 +111,21 @@ def of(name: str, arch: str, cache: Path, say: Callable[[str], None]) -> tuple[P
         say(f"looking for QEMU and the cross compiler for {name}")
         emulator.ensure(target, recipe, cache)
         found.append(emulator.private(target, recipe, cache))
-        found.append(toolchains.ensure(target, stage.Stage(found[0]).facts["release"], cache).prefix)
-    return tuple(Part(str(path.relative_to(cache)), path) for path in found if path.is_dir())
+        found.append(toolchains.ensure(target, built.facts["release"], cache).prefix)
+    return tuple(_part(path, cache) for path in found if path.is_dir())
+
+
+def of_compiles(name: str, arch: str, cache: Path, say: Callable[[str], None]) -> tuple[Part, ...]:
+    """As `of`, for a host that only compiles for nodes of the target."""
+    target = targets.load(name)
+    built = stage.ensure(target, targets.load_recipe(), cache, say)
+    headers = replace(_part(built.directory, cache), without=_NODES)
+    if arch != platform.machine():
+        return (headers,)
+    say(f"looking for the cross compiler for {name}")
+    compiler = toolchains.ensure(target, built.facts["release"], cache).prefix
+    return (headers, _part(compiler, cache)) if compiler.is_dir() else (headers,)
+
+
+def _part(directory: Path, cache: Path) -> Part:
+    return Part(str(directory.relative_to(cache)), directory)

@@ -51,7 +51,7 @@ class Machine:
     host_key: str
     """The one public key that it is to answer with, OpenSSH's line."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """How many at once, by target."""
+    """How many at once, by target; none where it compiles only."""
     drivers: Mapping[str, Kind] = field(default_factory=dict)
     """What they are, by target."""
     facts: Facts | None = None
@@ -63,6 +63,8 @@ class Machine:
     """The id of the EC2 instance that it is."""
     tunnel: bool = False
     """Whether what goes between it and the master goes through ssh."""
+    compiles_only: bool = False
+    """Whether it has no nodes, and all its processors are for what the nodes of others compile."""
     software: str = ""
     """Identifies the portage-cluster that is installed there."""
 
@@ -75,6 +77,10 @@ class Machine:
     def kind(self, target: str) -> Kind:
         """What its nodes for `target` are."""
         return self.drivers.get(target, "qemu")
+
+    def serves(self, target: str) -> bool:
+        """Whether it has a part in builds for `target`: by its nodes, or by compiles alone."""
+        return target in self.nodes and (self.compiles_only or self.nodes[target] > 0)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.place})"

@@ -22,7 +22,7 @@ from cluster import paths
 from cluster.errors import ClusterError, MachineError
 from cluster.host import receive
 from cluster.host.facts import Facts
-from cluster.host.fitness import Fitness
+from cluster.host.fitness import COMPILES, Fitness
 from cluster.master.hosts import check, link, parts, wheels
 from cluster.master.hosts.registry import Machine, State
 from cluster.master.progress import Teller
@@ -87,7 +87,8 @@ def prepare(machine: Machine, directories: paths.Directories, teller: Teller, *,
     """Set `machine` up for nodes of `memory_mib` MiB for each target that `machine.nodes` names.
 
     Returns it with what it is, ready unless its user drained it, and with as many nodes as it bears where
-    `machine.nodes` says 0. Raises HostUnfit if it fails a check, and other MachineErrors if something breaks.
+    `machine.nodes` says 0, unless it only compiles. Raises HostUnfit if it fails a check, and other MachineErrors if
+    something breaks.
     """
     with link.connect(machine, link.identity(directories.hosts)) as connection:
         guest = Guest(machine, connection)
@@ -124,9 +125,9 @@ def examine(machine: Machine, connection: Connection, *, memory_mib: int) -> Mac
     offset_s = theirs.clock_s - time.time()
     ours = here()
     theirs = theirs.beside(ours, offset_s)
-    bears = check.nodes_for(theirs, memory_mib)
+    bears = 0 if machine.compiles_only else check.nodes_for(theirs, memory_mib)
     machine = replace(machine, facts=theirs, nodes={name: count or bears for name, count in machine.nodes.items()})
-    words = shlex.join(f"{name}={driver}" for name, driver in machine.drivers.items())
+    words = shlex.join(f"{name}={COMPILES if machine.compiles_only else machine.kind(name)}" for name in machine.nodes)
     fitness = Fitness.parse(guest.run(f"{interpreter} -m cluster.host.fitness {words}", deadline_s=_EXAMINE_S))
     _insist(machine, check.after(machine, ours, theirs, fitness, memory_mib))
     if machine.state in (State.DRAINED, State.QUARANTINED):
@@ -219,7 +220,8 @@ def _send_wheels(guest: Guest, house: wheels.Wheelhouse, place: str) -> None:
 
 def _parts(machine: Machine, arch: str, cache: Path, teller: Teller) -> tuple[parts.Sealed, ...]:
     """All that the targets of `machine` need, each once."""
-    found = dict.fromkeys(part for name in machine.nodes for part in parts.of(name, arch, cache, teller.step))
+    of = parts.of_compiles if machine.compiles_only else parts.of
+    found = dict.fromkeys(part for name in machine.nodes for part in of(name, arch, cache, teller.step))
     teller.step("comparing stages and programs with what is there")
     return tuple(part.sealed() for part in found)
 
