@@ -22,9 +22,10 @@ _DEAREST = 10  # packages
 def quoted(console: Console, quote: Quote) -> None:
     """What a wish comes to."""
     table = widetable.table("type", numbers=("instances", "vCPUs", "USD/h at most"))
-    for name, count in quote.wish.instances.items():
-        kind = quote.kinds[name]
-        table.add_row(name, str(count), str(kind.vcpus * count), f"{kind.usd_h * count:.3f}")
+    for part in quote.wish.parts:
+        kind = quote.kinds[part.type]
+        name = _type(part.type, compiles_only=part.compiles_only)
+        table.add_row(name, str(part.count), str(kind.vcpus * part.count), f"{kind.usd_h * part.count:.3f}")
     widetable.show(console, table)
     text = f"{quote.wish.market} in {quote.wish.region}: at most {quote.usd_h:.3f} USD an hour, {quote.hours:.1f} hours"
     console.print(f"{text}, {quote.usd_h * quote.hours:.2f} USD in all", highlight=False)
@@ -36,6 +37,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "region": quote.wish.region,
         "market": str(quote.wish.market),
         "instances": dict(quote.wish.instances),
+        "compiling": dict(quote.wish.compiling),
         "images": {arch: image.id for arch, image in quote.images.items()},
         "usd_h": quote.usd_h,
         "hours": quote.hours,
@@ -55,7 +57,8 @@ def rental(console: Console, one: Rental, spans: Sequence[Span], now: float) -> 
     table = widetable.table("host", "instance", "type", "address", "state", numbers=("age", "USD"))
     for each in one.instances:
         age = duration((each.until or now) - each.since)
-        row = (each.name, each.id, each.type, each.address, _state(one, each.until, each.joined, each.why))
+        type_ = _type(each.type, compiles_only=each.compiles_only)
+        row = (each.name, each.id, type_, each.address, _state(one, each.until, each.joined, each.why))
         table.add_row(*row, age, f"{bill.cost(each, now):.2f}")
     if one.instances:
         widetable.show(console, table)
@@ -63,6 +66,10 @@ def rental(console: Console, one: Rental, spans: Sequence[Span], now: float) -> 
         console.print(f"not to be had: {missing}", highlight=False, markup=False)
     for package, usd in sorted(made.packages.items(), key=lambda item: -item[1])[:_DEAREST]:
         console.print(f"  {usd:.3f} USD  {package}", highlight=False, markup=False)
+
+
+def _type(name: str, *, compiles_only: bool) -> str:
+    return f"{name} to compile" if compiles_only else name
 
 
 def _state(one: Rental, until: float | None, joined: bool, why: str) -> str:

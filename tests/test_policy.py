@@ -139,6 +139,24 @@ def test_a_rental_is_shown_with_its_bill_and_let_go(amazon: Amazon, capsys: pyte
     assert answer(capsys, "ec2", "status") == {"rentals": []}
 
 
+def test_hosts_that_are_to_compile_are_rented_without_nodes(
+    amazon: Amazon, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [made] = answer(capsys, *UP, "--instances", "c7g.4xlarge=2", "--compiling", "c7g.4xlarge=1")["rentals"]
+    assert sorted(one["compiles_only"] for one in made["instances"]) == [False, False, True]
+    (smithy,) = [one for one in Registry(paths.directories().hosts).all() if one.compiles_only]
+    assert smithy.rented == next(one["id"] for one in made["instances"] if one["compiles_only"])
+    assert run(["ec2", "status"]) == 0
+    assert capsys.readouterr().out.count("c7g.4xlarge to compile") == 1
+    answer(capsys, "ec2", "down", made["run"])
+    plan = tmp_path / "plan.json"
+    mix = {"instances": {"c7g.large": 2, "c7a.4xlarge": 1}, "compiling": {"c7a.4xlarge": 1}, "market": "spot"}
+    plan.write_text(json.dumps({"mixes": [mix]}))
+    said = answer(capsys, *UP, "--plan", str(plan), "--dry-run")
+    assert (said["instances"], said["compiling"]) == ({"c7g.large": 2, "c7a.4xlarge": 1}, {"c7a.4xlarge": 1})
+    assert answer(capsys, *UP, "--compiling", "c7a.4xlarge=1", "--dry-run")["instances"] == {"c7a.4xlarge": 1}
+
+
 def test_a_mix_of_a_saved_plan_is_rented(amazon: Amazon, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = tmp_path / "plan.json"
     mixes = [
@@ -159,6 +177,7 @@ def test_a_mix_of_a_saved_plan_is_rented(amazon: Amazon, tmp_path: Path, capsys:
     [
         (["--instances", "c7g.large"], "'c7g.large' is not TYPE=N"),
         (["--instances", "c7g.large=0"], "not TYPE=N"),
+        (["--instances", "c7g.large=1", "--compiling", "c7g.large"], "--compiling 'c7g.large' is not TYPE=N"),
         ([], "what is to be rented is not said"),
         (["--plan", "/nowhere", "--mix", "1"], "/nowhere cannot be read"),
         (["--instances", "c7g.large=1", "--region", "mars-1"], "mars-1"),

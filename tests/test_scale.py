@@ -203,3 +203,13 @@ def test_as_many_as_hold(most: int) -> None:
     for true in range(most + 1):
         assert scale._most(lambda count, true=true: count <= true, most) == true
     assert [list(scale._doubled(count)) for count in (0, 1, 4, 7)] == [[], [1], [1, 2, 4], [1, 2, 4, 7]]
+
+
+def test_a_host_that_only_compiles_is_neither_waited_for_nor_let_go_as_idle() -> None:
+    some = [task(f"cat/{name}-1", seconds=HOUR) for name in "ab"]
+    here = begun(some, instance("a"))
+    smithy = replace(instance("smithy"), compiles_only=True)
+    beside = replace(here, instances=(*here.instances, smithy))
+    assert (beside.coming, [one.name for one in beside.working]) == ((), ["ec2-a"])
+    assert smithy in beside.paid
+    assert scale.decide(beside, replace(AMPLE, hosts=2), TERMS) == scale.Decision(add={})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -27,6 +28,9 @@ def ec2_up(
     max_price: Annotated[float, Parameter(help="USD an hour of all instances, never exceeded.")],
     budget: Annotated[float, Parameter(help="USD in all, never exceeded.")],
     instances: Annotated[str, Parameter(help="What to rent: c7g.4xlarge=2,c7a.8xlarge=1.")] = "",
+    compiling: Annotated[
+        str, Parameter(help="The same of hosts without nodes, that only compile for the others.")
+    ] = "",
     plan: Annotated[Path | None, Parameter(help="What `cluster ec2 plan --json` printed, for --mix.")] = None,
     mix: Annotated[int, Parameter(help="The number of the plan's mix to rent, from 1.")] = 1,
     market: Annotated[Market | None, Parameter(help="How it is paid for; else as the mix says, or spot.")] = None,
@@ -47,13 +51,13 @@ def ec2_up(
     common = common or Common()
     settings, directories = config.load(common.config), paths.directories(common.state)
     at_least_one(silence, "--silence")
-    wanted, said = _wanted(instances, plan, mix)
+    wanted, compilers, said = _wanted(instances, compiling, plan, mix)
     for name in target or ():
         targets.load(name)
     known = catalogue.load(directories, region)
     limits = Limits(max_hosts, max_price, budget, hours)
     names = tuple(target or [settings.build.target])
-    wish = Wish(wanted, market or said or Market.SPOT, known.region, limits, names, grow, image)
+    wish = Wish(wanted, market or said or Market.SPOT, known.region, limits, names, grow, image, compilers)
     network = source.network(source_network)
     cloud = Cloud(wish.region)
     quoted = quote.quote(cloud, wish, known)
@@ -90,34 +94,43 @@ def _rented(
             hosting.tidy(registry, rentals)
 
 
-def _wanted(instances: str, plan: Path | None, mix: int) -> tuple[dict[str, int], Market | None]:
-    """How many of each type, and the market if a plan says it."""
-    if bool(instances) == (plan is not None):
+def _wanted(
+    instances: str, compiling: str, plan: Path | None, mix: int
+) -> tuple[dict[str, int], dict[str, int], Market | None]:
+    """How many of each type, how many of these only to compile, and the market if a plan says it."""
+    if bool(instances or compiling) == (plan is not None):
         raise InputError("what is to be rented is not said", "one of --instances TYPE=N,... and --plan FILE --mix N")
-    return (_parsed(instances), None) if plan is None else _planned(plan, mix)
+    if plan is not None:
+        return _planned(plan, mix)
+    building, compilers = _parsed("--instances", instances), _parsed("--compiling", compiling)
+    return dict(Counter(building) + Counter(compilers)), compilers, None
 
 
-def _parsed(instances: str) -> dict[str, int]:
+def _parsed(option: str, instances: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for word in instances.split(","):
+    for word in instances.split(",") if instances else ():
         type_, _, count = word.strip().partition("=")
         if not type_ or not count.isdecimal() or not int(count):
-            raise InputError(f"--instances {word!r} is not TYPE=N", "for example c7g.4xlarge=2,c7a.8xlarge=1")
+            raise InputError(f"{option} {word!r} is not TYPE=N", "for example c7g.4xlarge=2,c7a.8xlarge=1")
         found[type_] = found.get(type_, 0) + int(count)
     return found
 
 
-def _planned(plan: Path, mix: int) -> tuple[dict[str, int], Market]:
+def _planned(plan: Path, mix: int) -> tuple[dict[str, int], dict[str, int], Market]:
     try:
         mixes = json.loads(plan.read_text())["mixes"]
         chosen = mixes[mix - 1] if 0 < mix <= len(mixes) else None
         if chosen is not None:
-            return {str(name): int(count) for name, count in chosen["instances"].items()}, Market(chosen["market"])
+            return _counts(chosen["instances"]), _counts(chosen.get("compiling", {})), Market(chosen["market"])
     except OSError as error:
         raise InputError(f"--plan {plan} cannot be read", str(error.strerror)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"--plan {plan} is not a plan", "save what `cluster ec2 plan --json` prints") from error
     raise InputError(f"--mix {mix} is not in {plan}", f"it has {len(mixes)}")
+
+
+def _counts(said: dict[str, Any]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in said.items()}
 
 
 def ec2_status(run: str | None = None, /, *, common: Common | None = None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from cluster.errors import MachineError
 from cluster.master.ec2.client import Cloud, Refused
 from cluster.master.ec2.quote import Kind, Quote
-from cluster.master.ec2.rental import TAG, Instance, Market, Rental
+from cluster.master.ec2.rental import TAG, Instance, Market, Part, Rental
 
 _SSH = 22
 _SHORT = frozenset(
@@ -80,8 +80,8 @@ def add(cloud: Cloud, quote: Quote, rental: Rental, keys: Keys, save: Save) -> t
 
 
 def _filled(cloud: Cloud, quote: Quote, rental: Rental, templates: Mapping[str, str], save: Save) -> Rental:
-    for wished, count in quote.wish.instances.items():
-        rental = _fill(cloud, quote, rental, templates[quote.kinds[wished].arch], wished, count, save)
+    for part in quote.wish.parts:
+        rental = _fill(cloud, quote, rental, templates[quote.kinds[part.type].arch], part, save)
     return rental
 
 
@@ -139,19 +139,22 @@ def _template(
     return str(made["LaunchTemplate"]["LaunchTemplateId"])
 
 
-def _fill(cloud: Cloud, quote: Quote, rental: Rental, template: str, wished: str, count: int, save: Save) -> Rental:
-    """`count` instances of the type `wished`, those that AWS has not in the types that may stand in for it."""
-    missing, why = count, ""
-    for type_ in (wished, *quote.instead(wished)):
+def _fill(cloud: Cloud, quote: Quote, rental: Rental, template: str, part: Part, save: Save) -> Rental:
+    """The instances of `part`, those that AWS has not in the types that may stand in for its type."""
+    missing, why = part.count, ""
+    for type_ in (part.type, *quote.instead(part.type)):
         ids, said = _fleet(cloud, rental, template, quote.kinds[type_], missing)
         why = why or said
         for one in ids:
-            rental = rental.known(Instance(one, type_, quote.kinds[type_].usd_h, since=time.time()))
+            made = Instance(one, type_, quote.kinds[type_].usd_h, time.time(), compiles_only=part.compiles_only)
+            rental = rental.known(made)
         save(rental)
         missing -= len(ids)
         if not missing:
             return rental
-    rental = replace(rental, missing=(*rental.missing, f"{missing} of {count} {wished}: {why or 'no reason given'}"))
+    rental = replace(
+        rental, missing=(*rental.missing, f"{missing} of {part.count} {part.type}: {why or 'no reason given'}")
+    )
     save(rental)
     return rental
 

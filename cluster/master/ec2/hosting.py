@@ -37,6 +37,7 @@ def machine(instance: Instance, host_key: str, nodes: Mapping[str, int], drivers
         nodes=nodes,
         drivers=drivers,
         rented=instance.id,
+        compiles_only=instance.compiles_only,
         tunnel=True,
     )
 

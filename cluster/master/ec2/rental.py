@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -67,6 +67,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Instances that are to be alike."""
+
+    type: str
+    count: int
+    compiles_only: bool = False
+    """Whether they have no nodes, and compile for those of others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What is to be rented."""
 
@@ -81,6 +91,16 @@ class Wish:
     """Whether builds may rent more of these types, within the limits."""
     image: str = ""
     """An AMI for all of it in the place of Debian's."""
+    compiling: Mapping[str, int] = field(default_factory=dict)
+    """How many of these have no nodes and compile for the others."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What it consists of: those that build, and then those that only compile."""
+        building = {name: count - self.compiling.get(name, 0) for name, count in self.instances.items()}
+        each = [Part(name, count) for name, count in building.items()]
+        each += [Part(name, count, compiles_only=True) for name, count in self.compiling.items()]
+        return tuple(part for part in each if part.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +121,8 @@ class Instance:
     """Whether it answered with the rental's host key and was taken among the hosts."""
     why: str = ""
     """Why it was ended before the others."""
+    compiles_only: bool = False
+    """Whether it is to have no nodes, and to compile for those of others."""
 
     @property
     def name(self) -> str:

@@ -86,9 +86,10 @@ class Situation:
 
     @property
     def coming(self) -> tuple[Instance, ...]:
-        """Those that have not joined yet."""
+        """Those with nodes that have not joined yet."""
         away = self.idle.union(self.state.hosts.keys())
-        return tuple(one for one in self.paid if one.name not in away and one.type in self.choices)
+        there = (one for one in self.paid if one.name not in away and not one.compiles_only)
+        return tuple(one for one in there if one.type in self.choices)
 
     def committed(self, at: float) -> float:
         """USD of all that was ever rented, if what is rented now is ended at that time."""
