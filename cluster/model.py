@@ -235,7 +235,7 @@ class Usage:
     """What a job took of its host; what was not measured is None."""
 
     cpu_s: float | None = None
-    """CPU seconds of the node's emulator, and the seconds of its compiles on the host."""
+    """CPU seconds of the node's emulator, and the seconds of its compiles on the host and on those of a pool."""
     memory_mib: float | None = None
     """The most of the host's memory that the node's emulator had at once."""
     disk_mib: float | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cluster.host.pool import Member, Pool
 from cluster.host.relay import Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
-from cluster.model import Compiles, Cpv, Usage
+from cluster.model import Compiles, Cpv, Served, Usage
 from cluster.node import drivers
 from cluster.node.build import Built, Limits
 from cluster.node.job import Materials, Settings
@@ -135,7 +136,7 @@ def test_a_node_of_a_pool_uses_the_relay(tmp_path: Path, builder: Builder, monke
 
     def fail(what: object, settings: Settings, *rest: object, **others: object) -> Built:
         seen.append(settings)
-        return Built(None, (), "", "compile")
+        return Built(None, (), "", "compile", usage=Usage(cpu_s=3.0))
 
     monkeypatch.setattr(drivers.builds, "build", fail)
     with Relay("gcc", "here") as relay:
@@ -145,6 +146,22 @@ def test_a_node_of_a_pool_uses_the_relay(tmp_path: Path, builder: Builder, monke
     assert seen[0].distcc_hosts != "10.0.2.2:3632/4"
     assert seen[0].distcc_hosts.endswith("/2")  # as many as make starts
     assert product.served == ()
+    assert product.built.usage.cpu_s == 3.0
+
+
+def test_what_a_pool_compiled_was_used_by_the_package(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def served(self: Builder, work: object) -> Iterator[tuple[str, Callable[[], tuple[Served, ...]]]]:
+        yield "10.0.2.2:3632/4", lambda: (Served("a", 2, seconds=4.0), Served("b", 1, seconds=1.5))
+
+    def succeed(*what: object, **others: object) -> Built:
+        return Built(None, (), "", "compile", usage=Usage(cpu_s=3.0))
+
+    monkeypatch.setattr(drivers.builds, "build", succeed)
+    monkeypatch.setattr(Builder, "_distcc", served)
+    assert build(builder, tmp_path).built.usage.cpu_s == 8.5
 
 
 def test_a_compile_that_differs_fails_the_package_and_names_the_first() -> None:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from factories import package, plan
+from scheduling import task
 
 from cluster.master import dispatch
 from cluster.master.claims import Sharing
@@ -756,3 +757,11 @@ def test_of_thoughts_that_are_wanted_while_there_is_one_the_last_is_thought(monk
     chain = [package(f"cat/p{number}-1", *[f"cat/p{number - 1}-1"][:number]) for number in range(11)]
     run(plan(*chain), Patient(), FakeProgress())
     assert ended[:2] == [0, 9]  # each of the nine ended sooner than expected
+
+
+@pytest.mark.parametrize(("lent", "jobs"), [(0, 4), (3, 4), (7, 7), (99, 16)])
+def test_a_pool_raises_the_most_jobs_as_far_as_it_goes_and_no_more_than_four_times(lent: int, jobs: int) -> None:
+    pooled = replace(COMPILES, lent=lambda: lent)
+    assert pooled.of(task("cat/busy-1", parallelism=40.0)) == jobs
+    assert pooled.of(task("cat/new-1")) == 2
+    assert pooled.of(task("cat/narrow-1", parallelism=1.2)) == 2

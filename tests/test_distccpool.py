@@ -19,6 +19,7 @@ from cluster.master.distccpool import (
     Links,
     Want,
     hand_out,
+    most_lent,
     moving_s,
     neighbours,
     pays,
@@ -184,3 +185,12 @@ def test_a_host_is_told_whom_it_may_use_and_where_they_are() -> None:
         ("192.0.2.9", 3632, 0),
         ("192.0.2.2", 4000, 1),
     ]
+
+
+def test_the_most_that_is_lent_is_what_is_idle_where_the_best_placed_host_reaches() -> None:
+    hosts = [host("a", cores=4, nodes=4), host("b", cores=4, nodes=1), host("smithy", cores=16, nodes=0)]
+    links = {("a", "smithy"): FAST, ("b", "a"): FAST}
+    assert most_lent(["a", "b"], hosts, links, {}) == 1 + 16
+    assert most_lent(["b"], hosts, links, {}) == 1 + 3
+    assert most_lent(["a", "b"], hosts, links, {("a", "smithy"): "slow"}) == 1 + 3
+    assert most_lent([], hosts, links, {}) == 0

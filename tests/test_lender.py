@@ -212,3 +212,12 @@ def test_hosts_without_nodes_are_the_first_to_be_reached(lender: Lender, hands: 
 def test_why_a_host_has_nothing_is_said(lender: Lender, warned: list[str]) -> None:
     lender.refused("smithy", "the arm64 stage is not there")
     assert warned == ["smithy does not compile for others: the arm64 stage is not there"]
+
+
+def test_what_hosts_lend_each_other_raises_how_many_jobs_a_package_may_have(lender: Lender) -> None:
+    state = running("a", "b", packages=2)
+    for name in "ab":
+        lender.offered(name, replace(OFFER, cores=8))
+    assert lender.compiles.lent() == 0
+    settled(lender, state)
+    assert lender.compiles.lent() == 1 + 2 * 7

@@ -78,8 +78,10 @@ class Builder:
             _conclude(log, built, compiles, tally)
             if built.binpkg is not None:
                 built = replace(built, binpkg=built.binpkg.rename(self.live.results(node) / built.binpkg.name))
-        built = replace(built, usage=_with_compiles(built.usage, tally))
-        return Product(built, compiles, tally.audited, tuple(tally.differing), served())
+        pooled = served()
+        elsewhere_s = tally.seconds + sum(one.seconds for one in pooled)
+        built = replace(built, usage=_with_compiles(built.usage, elsewhere_s))
+        return Product(built, compiles, tally.audited, tuple(tally.differing), pooled)
 
     def pool(self, pool: Pool) -> None:
         """Which distccds packages that are being built may use from now on."""
@@ -182,8 +184,8 @@ class Builder:
             return None
 
 
-def _with_compiles(usage: Usage, tally: Tally) -> Usage:
-    return usage if usage.cpu_s is None else replace(usage, cpu_s=round(usage.cpu_s + tally.seconds, 2))
+def _with_compiles(usage: Usage, compiles_s: float) -> Usage:
+    return usage if usage.cpu_s is None else replace(usage, cpu_s=round(usage.cpu_s + compiles_s, 2))
 
 
 def _counted(tally: Tally) -> Compiles:

@@ -102,7 +102,7 @@ def _build(
             site.engine,
             attempts=session.config.build.attempts,
             todo=_tasks(session, plan, journal, urgent),
-            compiles=equipment.compiles_of(session),
+            compiles=site.compiles,
             progress=reporter,
             record=lambda outcome: journal.record(session.target.name, outcome),
             settle=lambda package: judge.settled(plan, package, binhost.records()),
@@ -124,6 +124,7 @@ class _Site:
     stage: Stage
     sharing: claims.Sharing | None
     """Its part in the nodes; None where it has them for itself alone."""
+    compiles: dispatch.Compiles
     watchers: tuple[Watcher, ...] = ()
     """What there is besides that goes by the run's steps."""
 
@@ -144,7 +145,8 @@ def _here(
     others = boards.find(session, hardware, live, reporter)
     here = equipment.this_machine(session, count), builder
     engine = stack.enter_context(LocalEngine(delivery, here, *others))
-    return _Site(engine, hardware.stage, stack.enter_context(_sharing(session, nodes + len(others), reporter)))
+    sharing = stack.enter_context(_sharing(session, nodes + len(others), reporter))
+    return _Site(engine, hardware.stage, sharing, equipment.compiles_of(session))
 
 
 def _elsewhere(
@@ -161,7 +163,7 @@ def _elsewhere(
     found = stage.ensure(session.target, target.load_recipe(), session.directories.cache, reporter.step)
     steward = stack.enter_context(rented.steward(session, reporter, more=more))
     there = stack.enter_context(remote.engine(session, machines, delivery, live.directory, reporter, steward))
-    return _Site(there.engine, found, None, there.watchers)
+    return _Site(there.engine, found, None, there.compiles, there.watchers)
 
 
 def _sharing(session: Session, nodes: int, reporter: Reporter) -> claims.Sharing:

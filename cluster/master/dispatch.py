@@ -24,6 +24,8 @@ from cluster.model import Cpv, Job, Outcome, Package, Plan, Verdict
 _TICK_S = 1.0
 _NO_HOST = "no host is left to build it"
 _KEPT = "the libraries that it links to are what they were"
+_CROWD = 4
+"""Times what a host bears that a pool makes of make's -j at most: should the pool go, all of it falls to the node."""
 
 
 class Part(Protocol):
@@ -91,9 +93,16 @@ class Compiles:
     jobs: int
     """make's -j in the node of a package of which nothing is known."""
     most_jobs: int
-    """And of any."""
+    """And of any, where its host alone compiles."""
     slots: int
     """On a host, for all its nodes together."""
+    lent: Callable[[], int] = lambda: 0
+    """How many a pool of distccds has for any one host's nodes, as things stand."""
+
+    def of(self, task: Task) -> int:
+        """make's -j for the package of `task`: more than its host bears as far as the pool goes."""
+        most = max(self.most_jobs, min(_CROWD * self.most_jobs, self.lent()))
+        return slots.jobs(task.parallelism, self.jobs, most)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -356,7 +365,7 @@ class _Loop:
                 self.heard.put(_Ended(given, Outcome(package.cpv, Verdict.SKIPPED, reason=_KEPT)))
                 return
             package = self.packages[package.cpv] = replace(package, action=PlanAction.BUILD, reason=reason)
-        job = Job(package, attempt, self._jobs(self.state.tasks.all[place]))
+        job = Job(package, attempt, self.compiles.of(self.state.tasks.all[place]))
         self.progress.dispatched(job, node)
         self.engine.start(
             job, node, lambda phase: self._entered(node, phase), lambda result: self.heard.put(_Ended(given, result))
@@ -367,12 +376,9 @@ class _Loop:
         for watcher in self.watchers:
             watcher.entered(node, phase)
 
-    def _jobs(self, task: Task) -> int:
-        return slots.jobs(task.parallelism, self.compiles.jobs, self.compiles.most_jobs)
-
     def _share(self, before: State) -> None:
         """Tell the engine who is to have how many compile slots, where that may have changed."""
-        shares = slots.shares(self.state, self.compiles.slots, self._jobs, slots.touched(before, self.state))
+        shares = slots.shares(self.state, self.compiles.slots, self.compiles.of, slots.touched(before, self.state))
         if any(self.shares.get(node) != count for node, count in shares.items()):
             self.shares |= shares
             self.engine.share(shares)

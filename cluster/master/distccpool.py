@@ -8,7 +8,7 @@ the hosts in proportion to what they have left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -179,6 +179,20 @@ def spread(count: int, left: Mapping[str, int], own: str) -> dict[str, int]:
     for name in order[: count - sum(given.values())]:
         given[name] += 1
     return given
+
+
+def most_lent(mine: Iterable[str], hosts: Sequence[Host], links: Links, out: Container[tuple[str, str]]) -> int:
+    """The most compiles at once that there are for a package on one of the hosts `mine`, if nobody else wants any.
+
+    `out` are the ways that are not to be used, as in `Handed`.
+    """
+    left = {host.name: host.left for host in hosts}
+    return max((1 + sum(left[other] for other in _reached(name, links, out)) for name in mine), default=0)
+
+
+def _reached(mine: str, links: Links, out: Container[tuple[str, str]]) -> Iterable[str]:
+    others = (other for name, other in links if name == mine)
+    return (other for other in (mine, *others) if (mine, other) not in out)
 
 
 def pool_of(host: str, hosts: Sequence[Host], links: Links, handed: Handed) -> Pool:

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mode
 from typing import Protocol, Self
 
@@ -19,7 +19,6 @@ from cluster.host.relay import Measured
 from cluster.master import distccpool
 from cluster.master.dispatch import Compiles
 from cluster.master.distccpool import Host, Link, Want
-from cluster.master.schedule import slots
 from cluster.master.schedule.state import State
 
 _EVERY_S = 1.0
@@ -52,6 +51,7 @@ class Lender:
     compiler: str
     """What is measured with, by the name that distccds know."""
     compiles: Compiles
+    """What a host alone bears; as read from here, what the pool has besides."""
     warn: Callable[[str], None]
     helpers: Callable[[], Set[str]] = frozenset
     """The hosts that have no nodes and compile for others, as they are now."""
@@ -60,6 +60,8 @@ class Lender:
     """None for those that do not lead there."""
     _told: dict[str, Pool] = field(default_factory=dict)
     _telling: dict[str, Future[None]] = field(default_factory=dict)
+    _lent: int = 0
+    """The most compiles at once that the pool has for one host's nodes."""
     _warned: set[tuple[str, str]] = field(default_factory=set)
     _state: State | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -68,6 +70,7 @@ class Lender:
     _measuring: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.compiles = replace(self.compiles, lent=lambda: self._lent)
         self._thread = threading.Thread(target=self._run, name="lender", daemon=True)
         self._measuring = ThreadPoolExecutor(_MEASURING, "measure")
 
@@ -118,6 +121,7 @@ class Lender:
         builders = [name for name in offers if name in state.hosts]
         signature = mode(offers[name].signature for name in builders) if builders else ""
         handed = distccpool.hand_out(hosts, links, wants, signature)
+        self._lent = distccpool.most_lent(builders, hosts, links, handed.out)
         for (mine, other), why in handed.out.items():
             if mine != other:
                 self._say(other, why)
@@ -173,5 +177,5 @@ def _wants(state: State, offers: Mapping[str, Offer], compiles: Compiles) -> lis
     wants = []
     for place, one in sorted(there, key=lambda item: (state.ranking.keys[item[0]], item[0])):
         task = state.tasks.all[place]
-        wants.append(Want(task.cpv, one.host, slots.jobs(task.parallelism, compiles.jobs, compiles.most_jobs)))
+        wants.append(Want(task.cpv, one.host, compiles.of(task)))
     return wants

@@ -15,6 +15,7 @@ from cluster.host.shelf import Shelf
 from cluster.host.store import Store
 from cluster.host.tls import Authority
 from cluster.master import equipment
+from cluster.master.dispatch import Compiles
 from cluster.master.ec2 import notices
 from cluster.master.ec2.steward import Steward
 from cluster.master.engines import crew, scheduler
@@ -57,6 +58,8 @@ class Remote:
     engine: DaskEngine
     watchers: tuple[Watcher, ...]
     """What hands out the hosts' compile slots and what looks after rented ones, which have to see the run for that."""
+    compiles: Compiles
+    """How many there may be at once, with what the hosts lend each other."""
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def engine(
             Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn, made.helpers.ready)
         )
         gathered.offered, gathered.refused = lender.offered, lender.refused
-        yield Remote(made, (lender,) if steward is None else (lender, steward))
+        yield Remote(made, (lender,) if steward is None else (lender, steward), lender.compiles)
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:
