@@ -25,6 +25,7 @@ from cluster.master.engines import crew as crews
 from cluster.master.engines import scheduler as schedulers
 from cluster.master.engines.dask import DaskEngine
 from cluster.master.engines.engine import Change, Draining, Resumed
+from cluster.master.engines.helpers import Helpers
 from cluster.master.estimate import Basis, Estimate
 from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
@@ -195,6 +196,8 @@ def test_a_host_without_nodes_is_equipped_and_nothing_to_the_run(tmp_path: Path)
     offers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
     keeper: list[Callable[[Change], None]] = []
+    said: list[str] = []
+    helpers = Helpers(said.append)
 
     def equipment(host: str) -> Equipment:
         return Unequipped() if host == "barren" else FakeEquipment("pooled", offer)
@@ -208,19 +211,21 @@ def test_a_host_without_nodes_is_equipped_and_nothing_to_the_run(tmp_path: Path)
         smithy = stack.enter_context(yard.worker("smithy", nodes=0))
         assert eventually(lambda: crew.attend(print) != (), deadline_s=PATIENCE_S)
         engine = stack.enter_context(
-            DaskEngine(crew, FakeDelivery(), FakeCourier({}), equipment, attending=keeper.append)
+            DaskEngine(crew, FakeDelivery(), FakeCourier({}), equipment, attending=keeper.append, helpers=helpers)
         )
         assert engine.attend(heard.put) == ()
         assert offers.get(timeout=PATIENCE_S) == ("smithy", offer)
         stack.enter_context(yard.worker("barren", nodes=0))
         assert offers.get(timeout=PATIENCE_S) == ("barren", "the arm64 stage is not there")
-        assert engine.helpers.ready() == {"smithy", "barren"}
+        assert helpers.ready() == {"smithy", "barren"}
         keeper[0](Draining("smithy", "asked"))
-        assert engine.helpers.ready() == {"barren"}
+        assert helpers.ready() == {"barren"}
         keeper[0](Resumed("smithy"))
-        assert engine.helpers.ready() == {"smithy", "barren"}
+        assert helpers.ready() == {"smithy", "barren"}
         smithy.kill()
-        assert eventually(lambda: engine.helpers.ready() == {"barren"}, deadline_s=PATIENCE_S)
+        assert eventually(lambda: helpers.ready() == {"barren"}, deadline_s=PATIENCE_S)
         assert heard.empty()
         stack.enter_context(yard.worker("builder"))
         assert heard.get(timeout=PATIENCE_S).host.name == "builder"
+    gone = ("asked", "its connection broke")
+    assert said == [f"smithy compiles no more for the others: {reason}" for reason in gone]

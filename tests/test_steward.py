@@ -78,7 +78,7 @@ class Yard:
                 one.name, "u", "", 22, "", {"arm64": 2}, state=self.drained.get(one.name, HostState.READY)
             )
             for one in self.rental.living
-            if one.joined
+            if one.joined and not one.compiles_only
         }
 
     def seen(self, rental: Rental) -> Rental:
@@ -143,6 +143,7 @@ class Yard:
         self.now += seconds
         for one in self.rental.living:
             due = one.joined and one.since + STARTUP_S <= self.now and one.name not in self.deaf
+            due = due and not one.compiles_only
             if due and one.name not in self.state.hosts:
                 self.tell(events.Joined(self.now - ZERO, Choice(OFFERS[one.type], 0.0).host(one.name)))
         for place, running in sorted(self.state.running.items()):
@@ -221,6 +222,16 @@ def test_what_is_not_needed_is_drained_and_ended_when_it_is_idle_and_the_last_ho
     after(yard, hand, 3 * HOUR, by=60.0)
     assert yard.state.done
     assert {one.name for one in yard.rental.living} == {busy}
+
+
+def test_a_host_that_only_compiles_stays_though_it_builds_nothing() -> None:
+    yard = begun([task("cat/a-1", seconds=HOUR), task("cat/b-1", "cat/a-1", seconds=HOUR)], *map(instance, range(2)))
+    smithy = replace(instance(9, "c7g.4xlarge"), compiles_only=True)
+    yard.rental = yard.rental.updated((smithy,))
+    after(yard, employed(yard), HOUR, by=30.0)
+    assert smithy in yard.rental.living
+    assert len(yard.rental.living) == 2
+    assert smithy.name not in {change.host for change in yard.heard if isinstance(change, Draining | Went)}
 
 
 def test_a_host_that_is_drained_is_ended_only_when_nothing_runs_there() -> None:

@@ -155,6 +155,7 @@ class Rental:
     region: str
     market: Market
     wished: Mapping[str, int]
+    """How many of each type, without those that only compile."""
     limits: Limits
     hours: float
     """After which each instance ends itself, from its own start."""

@@ -73,14 +73,14 @@ def _begin(quote: Quote, terms: Terms, rentals: Rentals, run: str) -> tuple[Rent
         run=run,
         region=wish.region,
         market=wish.market,
-        wished=dict(wish.instances),
+        wished={part.type: part.count for part in wish.parts if not part.compiles_only},
         limits=wish.limits,
         hours=quote.hours,
         silence_min=terms.silence_min,
         source=terms.source,
         began=time.time(),
         targets=wish.targets,
-        grows=wish.grows,
+        grows=wish.grows and any(not part.compiles_only for part in wish.parts),
         image=wish.image,
     )
     keys = _keys(rental, place, terms.master, quote.hours)

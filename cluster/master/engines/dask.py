@@ -58,11 +58,12 @@ class DaskEngine:
         expects: Callable[[], bool] = lambda: False,
         attending: Callable[[Callable[[Change], None]], None] = lambda hear: None,
         quarantining: Callable[[str, str], None] = lambda host, reason: None,
+        helpers: Helpers | None = None,
     ) -> None:
         """`equipment` says what a host, by its name, builds with; it may be asked from several threads."""
         self._crew, self._delivery, self._courier, self._equipment = crew, delivery, courier, equipment
         self._expects, self._attending, self._quarantining = expects, attending, quarantining
-        self.helpers = Helpers()
+        self._helpers = helpers or Helpers()
         # Apart, so that what is built is not kept waiting by sources that are slow to come.
         self._preparing = ThreadPoolExecutor(_HANDS, "prepare")
         self._concluding = ThreadPoolExecutor(_HANDS, "conclude")
@@ -73,6 +74,7 @@ class DaskEngine:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._helpers.close()
         self._preparing.shutdown()
         self._concluding.shutdown()
 
@@ -82,14 +84,14 @@ class DaskEngine:
         def heard(change: Change) -> None:
             if isinstance(change, Came):
                 self._equip(change.host)
-            if not self.helpers.heard(change):
+            if not self._helpers.heard(change):
                 hear(change)
 
         self._attending(heard)
         hosts = self._crew.attend(heard)
         for host in hosts:
             self._equip(host)
-        return tuple(host for host in hosts if not self.helpers.heard(Came(host)))
+        return tuple(host for host in hosts if not self._helpers.heard(Came(host)))
 
     def expects(self) -> bool:
         """Whether some of those that were started have not come yet."""
@@ -115,6 +117,7 @@ class DaskEngine:
 
     def stop(self) -> None:
         """End the hosts' workers, which end their nodes."""
+        self._helpers.close()
         self._preparing.shutdown(wait=False, cancel_futures=True)
         crews.disband(self._crew)
 

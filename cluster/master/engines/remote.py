@@ -23,6 +23,7 @@ from cluster.master.engines.courier import Courier
 from cluster.master.engines.dask import DaskEngine
 from cluster.master.engines.delivery import Delivery
 from cluster.master.engines.engine import Change, Draining
+from cluster.master.engines.helpers import Helpers
 from cluster.master.engines.lender import Lender
 from cluster.master.hosts import link, outposts
 from cluster.master.hosts.outposts import Headquarters
@@ -110,10 +111,13 @@ def engine(
                 return Member(there, offer.address, offer.port, offer.cores)
             return Member(there, LOOPBACK, posts.way(here, there, offer.port), offer.cores, tunnel=True)
 
-        made = stack.enter_context(DaskEngine(gathered, delivery, courier, equip, expects, attend, posts.quarantine))
+        helpers = Helpers(reporter.warn)
+        made = stack.enter_context(
+            DaskEngine(gathered, delivery, courier, equip, expects, attend, posts.quarantine, helpers)
+        )
         compiles = equipment.compiles_of(session)
         lender = stack.enter_context(
-            Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn, made.helpers.ready)
+            Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn, helpers.ready)
         )
         gathered.offered, gathered.refused = lender.offered, lender.refused
         yield Remote(made, (lender,) if steward is None else (lender, steward), lender.compiles)
