@@ -34,7 +34,7 @@ def words_of(argv: list[str]) -> argparse.Namespace:
     """What is asked for."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("count", type=int, help="machines")
-    words.add_argument("kind", help="qemu, chroot, or several in turn, separated by commas")
+    words.add_argument("kind", help="qemu, chroot, compile (no nodes), or several in turn, separated by commas")
     words.add_argument("atoms", nargs="+", metavar="ATOM")
     words.add_argument("--config", type=Path, help="a configuration for all of it")
     words.add_argument("--target", default="arm64")
@@ -67,9 +67,10 @@ class Farm:
         return self.cluster("build", *words, "--binhost", str(self.binhost), **how)
 
     def add(self, instance: Instance, kind: str, target: str) -> None:
-        """Make `instance` a host of one node."""
-        words = ["host", "add", f"root@{instance.address}", "--name", instance.name, "--nodes", "1"]
-        words += ["--driver", kind, "--host-key", instance.host_key, "--target", target]
+        """Make `instance` a host of one node, or of none if its kind is `compile`."""
+        use = ["--compiles-only"] if kind == "compile" else ["--nodes", "1", "--driver", kind]
+        words = ["host", "add", f"root@{instance.address}", "--name", instance.name, *use]
+        words += ["--host-key", instance.host_key, "--target", target]
         added = self.cluster(*words, capture_output=True)
         assert added.returncode == 0, added.stderr
 
