@@ -159,3 +159,8 @@ def test_every_target_has_expected_speeds(name: str) -> None:
 
 def test_a_native_chroot_is_expected_to_be_faster_than_any_emulation() -> None:
     assert drivers.expected_speed("chroot", "arm64", "aarch64") > drivers.expected_speed("qemu", "arm64", "aarch64")
+
+
+def test_a_host_that_runs_a_targets_programs_needs_no_emulator() -> None:
+    assert drivers.suited(["amd64", "arm64"], "x86_64") == {"amd64": "chroot", "arm64": "qemu"}
+    assert drivers.suited(["amd64", "arm64"], "aarch64") == {"amd64": "qemu", "arm64": "chroot"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache as once
@@ -16,7 +16,7 @@ from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from cluster import paths
+from cluster import paths, target
 from cluster.errors import MachineError
 from cluster.model import Package
 from cluster.node import build as builds
@@ -190,6 +190,11 @@ class _Facts(BaseModel):
 @once
 def _facts() -> _Facts:
     return _Facts.model_validate(tomllib.loads(paths.data("stage-images", "drivers.toml").read_text()))
+
+
+def suited(targets: Iterable[str], machine: str) -> dict[str, Kind]:
+    """What nodes on a host of `machine` are best: chroots for targets whose programs it runs, QEMU's for others."""
+    return {name: "chroot" if target.load(name).runs_on(machine) else "qemu" for name in targets}
 
 
 def expected_speed(kind: Kind, target: str, machine: str = "") -> float:

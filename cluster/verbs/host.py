@@ -37,7 +37,10 @@ class Wanted:
     compiles_only: Annotated[
         bool, Parameter(negative="", help="No nodes: all its processors are for what the nodes of others compile.")
     ] = False
-    driver: Annotated[Literal["qemu", "chroot"], Parameter(help="What a node is there.")] = "qemu"
+    driver: Annotated[
+        Literal["qemu", "chroot"] | None,
+        Parameter(help="What a node is there; else a chroot where the host runs the target's programs, or in QEMU."),
+    ] = None
     host_key: Annotated[str, Parameter(help="Its public key, a line of OpenSSH, if you know it beforehand.")] = ""
     tunnel: Annotated[
         bool, Parameter(negative="", help="Let all go through ssh, for a host that cannot reach this machine.")
@@ -67,14 +70,14 @@ def _machine(place: str, wanted: Wanted, settings: config.Config, hosts: Registr
     user, address = _parse(place)
     if wanted.nodes is not None:
         at_least_one(wanted.nodes, "--nodes")
-    if wanted.compiles_only and (wanted.nodes is not None or wanted.driver != "qemu"):
+    if wanted.compiles_only and (wanted.nodes is not None or wanted.driver is not None):
         raise InputError("--compiles-only is for a host without nodes", "leave --nodes and --driver away, or it")
     names = tuple(dict.fromkeys(target.load(name).name for name in wanted.target or [settings.build.target]))
     name = wanted.name or _short(address)
     known = _known(name, address, wanted.port, hosts)
     asked = wanted.host_key or (known.host_key if known else "")
     nodes = dict.fromkeys(names, wanted.nodes or 0)
-    drivers: dict[str, Kind] = dict.fromkeys(names, wanted.driver)
+    drivers: dict[str, Kind] = dict.fromkeys(names, wanted.driver) if wanted.driver else {}
     key = _pinned(asked) if asked else _trusted(address, wanted.port)
     before = known or Machine(name, user, address, wanted.port, key)
     use = replace(before, nodes=nodes, drivers=drivers, compiles_only=wanted.compiles_only)

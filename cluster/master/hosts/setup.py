@@ -26,6 +26,7 @@ from cluster.host.fitness import COMPILES, Fitness
 from cluster.master.hosts import check, link, parts, wheels
 from cluster.master.hosts.registry import Machine, State
 from cluster.master.progress import Teller
+from cluster.node import drivers
 from cluster.node.ssh import Connection
 from cluster.process import run
 
@@ -86,14 +87,15 @@ class Guest:
 def prepare(machine: Machine, directories: paths.Directories, teller: Teller, *, memory_mib: int) -> Machine:
     """Set `machine` up for nodes of `memory_mib` MiB for each target that `machine.nodes` names.
 
-    Returns it with what it is, ready unless its user drained it, and with as many nodes as it bears where
-    `machine.nodes` says 0, unless it only compiles. Raises HostUnfit if it fails a check, and other MachineErrors if
-    something breaks.
+    Returns it with what it is, ready unless its user drained it, with as many nodes as it bears where
+    `machine.nodes` says 0, unless it only compiles, and with the drivers that suit it where `machine.drivers` names
+    none. Raises HostUnfit if it fails a check, and other MachineErrors if something breaks.
     """
     with link.connect(machine, link.identity(directories.hosts)) as connection:
         guest = Guest(machine, connection)
         teller.step(f"looking at {machine}")
         bare = look(guest)
+        machine = replace(machine, drivers=drivers.suited(machine.nodes, bare.arch) | dict(machine.drivers))
         _insist(machine, check.before(machine, bare))
         house = wheels.ensure(directories.cache, teller.step)
         wanted = _parts(machine, bare.arch, directories.cache, teller)
