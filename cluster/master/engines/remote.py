@@ -13,7 +13,7 @@ from cluster.host.bench import Equipment
 from cluster.host.pool import LOOPBACK, Member, Offer
 from cluster.host.shelf import Shelf
 from cluster.host.store import Store
-from cluster.host.tls import Authority
+from cluster.host.tls import Authority, Identity
 from cluster.master import equipment
 from cluster.master.dispatch import Compiles
 from cluster.master.ec2 import notices
@@ -26,7 +26,7 @@ from cluster.master.engines.engine import Change, Draining
 from cluster.master.engines.helpers import Helpers
 from cluster.master.engines.lender import Lender
 from cluster.master.hosts import link, outposts
-from cluster.master.hosts.outposts import Headquarters
+from cluster.master.hosts.outposts import Headquarters, Outposts
 from cluster.master.hosts.registry import Machine, Registry, State
 from cluster.master.progress import Reporter, Watcher
 from cluster.master.session import Session
@@ -77,50 +77,72 @@ def engine(
     The `steward` of what is rented begins with it, and may bring hosts.
     Raises InputError without Dask, MachineError where the master's part does not start.
     """
-    name, hosts = session.target.name, session.directories.hosts
     scheduler.require()
     reporter.step(f"starting workers on {', '.join(machine.name for machine in chosen)}")
     with ExitStack() as stack:
+        hosts = session.directories.hosts
         authority = Authority(hosts / "authority")
         mine = authority.issue(_MASTER)
-        shelf, store = Shelf(session.directories.cache / "shelf"), Store(directory / "came")
-        files = stack.enter_context(blobs.serving(shelf.find, mine))
-        client = stack.enter_context(blobs.Client(mine))
-        courier = Courier(shelf, store, client, delivery.log)
+        courier, files = _courier(session, mine, delivery, directory, stack)
         running = stack.enter_context(scheduler.running(mine, directory))
-        base = Headquarters(name, running.port, files.port, courier, authority, link.identity(hosts))
+        name = session.target.name
+        base = Headquarters(name, running.port, files, courier, authority, link.identity(hosts))
         posts = stack.enter_context(outposts.kept(base, Registry(hosts), reporter.warn))
         gathered = stack.enter_context(crew.gathering(running, mine, name))
-
-        def attend(hear: Callable[[Change], None]) -> None:
-            posts.attend(hear)
-            stack.enter_context(notices.watching(Registry(hosts).all, link.identity(hosts), _noticed(hear)))
-            if steward is not None:
-                steward.attend(hear)
-
-        def expects() -> bool:
-            return posts.expects() or (steward is not None and steward.expects())
-
-        def equip(host: str) -> Equipment:
-            return equipment.trade_for(session, posts.machine(host))
-
-        def way(here: str, there: str, offer: Offer) -> Member:
-            network = equipment.trusted_network(session, offer.address)
-            mine = posts.machine(here)
-            if network is not None and not mine.tunnel and network == equipment.trusted_network(session, mine.address):
-                return Member(there, offer.address, offer.port, offer.cores)
-            return Member(there, LOOPBACK, posts.way(here, there, offer.port), offer.cores, tunnel=True)
-
-        helpers = Helpers(reporter.warn)
+        post, helpers = _Post(session, posts, steward, stack), Helpers(reporter.warn)
         made = stack.enter_context(
-            DaskEngine(gathered, delivery, courier, equip, expects, attend, posts.quarantine, helpers)
+            DaskEngine(
+                gathered, delivery, courier, post.equipment, post.expects, post.attend, posts.quarantine, helpers
+            )
         )
-        compiles = equipment.compiles_of(session)
-        lender = stack.enter_context(
-            Lender(gathered, way, f"{session.target.chost}-gcc", compiles, reporter.warn, helpers.ready)
-        )
+        compiler, compiles = f"{session.target.chost}-gcc", equipment.compiles_of(session)
+        lender = stack.enter_context(Lender(gathered, post.way, compiler, compiles, reporter.warn, helpers.ready))
         gathered.offered, gathered.refused = lender.offered, lender.refused
         yield Remote(made, (lender,) if steward is None else (lender, steward), lender.compiles)
+
+
+def _courier(
+    session: Session, mine: Identity, delivery: Delivery, directory: Path, stack: ExitStack
+) -> tuple[Courier, int]:
+    """What brings files to hosts and back, and the port of loopback on which the master's are served."""
+    shelf, store = Shelf(session.directories.cache / "shelf"), Store(directory / "came")
+    files = stack.enter_context(blobs.serving(shelf.find, mine))
+    client = stack.enter_context(blobs.Client(mine))
+    return Courier(shelf, store, client, delivery.log), files.port
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """What the master knows of the hosts of a run, and the engine asks."""
+
+    session: Session
+    posts: Outposts
+    steward: Steward | None
+    stack: ExitStack
+
+    def attend(self, hear: Callable[[Change], None]) -> None:
+        """Tell `hear` what users, Amazon and the steward do to hosts, as long as the run lasts."""
+        hosts = self.session.directories.hosts
+        self.posts.attend(hear)
+        self.stack.enter_context(notices.watching(Registry(hosts).all, link.identity(hosts), _noticed(hear)))
+        if self.steward is not None:
+            self.steward.attend(hear)
+
+    def expects(self) -> bool:
+        """Whether hosts may come that are not there."""
+        return self.posts.expects() or (self.steward is not None and self.steward.expects())
+
+    def equipment(self, host: str) -> Equipment:
+        """What a host builds with."""
+        return equipment.trade_for(self.session, self.posts.machine(host))
+
+    def way(self, here: str, there: str, offer: Offer) -> Member:
+        """How `here` reaches the distccd of `there`: in a trusted network that both are in, or else through ssh."""
+        mine = self.posts.machine(here)
+        network = None if mine.tunnel else equipment.trusted_network(self.session, offer.address)
+        if network is not None and network == equipment.trusted_network(self.session, mine.address):
+            return Member(there, offer.address, offer.port, offer.cores)
+        return Member(there, LOOPBACK, self.posts.way(here, there, offer.port), offer.cores, tunnel=True)
 
 
 def _noticed(hear: Callable[[Change], None]) -> Callable[[notices.News], None]:
