@@ -19,6 +19,7 @@ class Land:
     def __init__(self, amazon: Amazon, network: instances.Network) -> None:
         self.amazon, self.network = amazon, network
         self.up: dict[str, instances.Instance] = {}
+        self.broken: set[str] = set()
         self.strangers = 0
         """How many of the next ones have a host key of their own."""
         amazon.faults.append(self.look)
@@ -32,7 +33,14 @@ class Land:
                 self.kill(name)
 
     def kill(self, instance: str) -> None:
-        self.network.kill(self.up.pop(instance).name)
+        machine = self.up.pop(instance)
+        if instance not in self.broken:
+            self.network.kill(machine.name)
+
+    def fail(self, instance: str) -> None:
+        """The machine breaks down, which Amazon does not see."""
+        self.broken.add(instance)
+        self.network.kill(self.up[instance].name)
 
     def start(self, one: Any) -> None:
         config = cloud_config(one.user_data)

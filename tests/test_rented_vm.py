@@ -52,10 +52,10 @@ class Fate:
     def _run(self) -> None:
         self.taken = self._busy(1)
         said = json.dumps({"action": "terminate", "time": "2026-01-01T00:02:00Z"})
-        notice = self._machine(self.taken).command("sh", "-c", f"echo '{said}' >{userdata.NOTICE}")
+        notice = self.land.up[self._instance(self.taken)].command("sh", "-c", f"echo '{said}' >{userdata.NOTICE}")
         run_program(notice, deadline_s=20)
         self.dead = self._busy(2)
-        self.land.network.kill(self._machine(self.dead).name)
+        self.land.fail(self._instance(self.dead))
 
     def _busy(self, packages: int) -> str:
         """A host that builds, once so many packages are in the binhost."""
@@ -73,9 +73,8 @@ class Fate:
         hosts = [host for run in json.loads(said)["runs"] for host in run["hosts"]]
         return next((host["name"] for host in hosts if host["state"] == "building"), "")
 
-    def _machine(self, name: str) -> instances.Instance:
-        rented = Registry(paths.directories().hosts).get(name).rented
-        return self.land.up[rented]
+    def _instance(self, name: str) -> str:
+        return Registry(paths.directories().hosts).get(name).rented
 
 
 def test_a_build_outlives_the_hosts_that_go_and_is_billed(
