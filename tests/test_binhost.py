@@ -131,6 +131,7 @@ def test_admit(directory: Path, make: Make, capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_admit_many_quickly(directory: Path, make: Make) -> None:
     opened = Binhost(directory, CHOST)
     made = [(make(f"app-misc/foo-{number}"), f"app-misc/foo-{number}") for number in range(20)]
@@ -317,6 +318,7 @@ def emerge(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_emerge_installs_from_it(directory: Path, make: Make, config_root: Path) -> None:
     opened = Binhost(directory, CHOST)
     opened.admit(make(), PACKAGE)

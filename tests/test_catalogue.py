@@ -132,6 +132,7 @@ def test_a_broken_catalogue_names_its_key(tmp_path: Path, before: str, after: st
         catalogue.read(tmp_path / "own.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("amazon")
 def test_aws_is_asked_for_what_types_are_there_and_what_they_cost(pricing: Stubber) -> None:
     some = SHIPPED.only(["c5.2xlarge", "c6g.16xlarge", "c5.9xlarge"])
@@ -150,6 +151,7 @@ def test_aws_is_asked_for_what_types_are_there_and_what_they_cost(pricing: Stubb
     assert said[0] == "us-east-1 has no c5.77xlarge: left out"
 
 
+@pytest.mark.slow
 def test_spot_prices_are_the_median_of_a_day_in_all_zones(monkeypatch: pytest.MonkeyPatch, pricing: Stubber) -> None:
     described = {"InstanceType": "c7g.large", "VCpuInfo": {"DefaultVCpus": 2}, "MemoryInfo": {"SizeInMiB": 4096}}
     history = [{"InstanceType": "c7g.large", "SpotPrice": price} for price in ("0.03", "0.05", "0.031")]
@@ -164,6 +166,7 @@ def test_spot_prices_are_the_median_of_a_day_in_all_zones(monkeypatch: pytest.Mo
     assert said[1] == "no on-demand price of c7g.large: the one of 2025-06-01 stays"
 
 
+@pytest.mark.slow
 def test_a_region_without_any_of_the_types_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with stubbed("ec2", monkeypatch) as ec2:
         ec2.add_response("describe_instance_types", {"InstanceTypes": []})

@@ -14,6 +14,8 @@ from cluster.bench.samples import sample, summarize
 from cluster.errors import MachineError
 from cluster.model import Cpv
 
+pytestmark = pytest.mark.slow
+
 
 def report(*names: str) -> emulation.Report:
     summaries = {

@@ -21,6 +21,8 @@ from cluster.errors import MachineError
 from cluster.master import claims
 from cluster.master.claims import Sharing
 
+pytestmark = pytest.mark.slow
+
 # A run of its own process, which wants and holds what it is told, a line each, and answers what it may use.
 RUN = """
 import sys

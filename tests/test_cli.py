@@ -106,6 +106,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # Plans.
 
 
+@pytest.mark.slow
 def test_plan_json_is_the_contract(cluster: Cluster) -> None:
     ended = cluster("plan", "@demo", "--target", "arm64", "--json")
     assert (ended.code, ended.err) == (0, "")
@@ -183,6 +184,7 @@ def test_why_shows_the_chain_with_its_words(cluster: Cluster, over: list[str]) -
     assert [[link["cpv"] for link in chain] for chain in said["chains"]] == [[EDITOR, TEXT, "sys-devel/gcc-12.2.0"]]
 
 
+@pytest.mark.slow
 def test_why_and_impact_take_every_set_of_the_repositories(cluster: Cluster) -> None:
     assert {chain[0]["atoms"][0] for chain in cluster("why", "zlib", "--json").json["chains"]} == {
         "@demo",
@@ -192,6 +194,7 @@ def test_why_and_impact_take_every_set_of_the_repositories(cluster: Cluster) -> 
     assert "there is nothing to plan" in cluster("plan").complaint
 
 
+@pytest.mark.slow
 def test_impact_takes_its_times_from_the_journal(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
     record = journal.Journal(tmp_path / "state/journal.sqlite").record
     record("arm64", Outcome(Cpv(TEXT), Verdict.BUILT, seconds=7.0))
@@ -224,6 +227,7 @@ def test_an_atom_that_cannot_be_had(cluster: Cluster, over: list[str], verb: str
     assert ended.out == ""
 
 
+@pytest.mark.slow
 def test_keep_going_plans_the_rest_and_names_what_is_left_out(cluster: Cluster, over: list[str]) -> None:
     asked = ["app/editor", "app/masked", "app/wants", "loop/one"]
     ended = cluster("plan", *asked, "--keep-going", *over)
@@ -252,6 +256,7 @@ def test_keep_going_with_nothing_wrong_and_with_nothing_left(cluster: Cluster, o
     assert last == "cluster: nothing of what was asked for can be planned: mend one of the lines above"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["graph"], ["why", "text"], ["impact", "text"]])
 def test_questions_about_a_plan_keep_going_too(cluster: Cluster, over: list[str], verb: list[str]) -> None:
     ended = cluster(*verb, "app/editor", "app/masked", "--keep-going", "--json", *over)
@@ -289,6 +294,7 @@ def test_build_keeps_going_without_a_repository(
     assert [repository.name for repository in built[0].repositories] == ["test"]
 
 
+@pytest.mark.slow
 def test_keep_going_breaks_circles_first(cluster: Cluster, over: list[str], tmp_path: Path) -> None:
     ebuilds = {
         "loop/soft-1": {"IUSE": "+x", "DEPEND": "x? ( loop/hard )"},
@@ -482,6 +488,7 @@ def test_json_keeps_progress_off_stdout(cluster: Cluster, over: list[str], monke
     assert "looking for QEMU" in ended.err
 
 
+@pytest.mark.slow
 def test_weight_and_priority_reach_the_build(
     cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -515,6 +522,7 @@ def test_a_weight_or_priority_that_means_nothing_is_refused(
     assert cluster("build", "app/editor", *words, *over).complaint.startswith(complaint)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("machine")
 def test_a_second_build_is_refused(
     cluster: Cluster, over: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -649,6 +657,7 @@ def configured(tmp_path: Path) -> tuple[str, Path]:
     return "--config", mine
 
 
+@pytest.mark.slow
 def test_repositories_are_synced_and_shown(cluster: Cluster, configured: tuple[str, Path]) -> None:
     before = cluster("tree", "status", *configured)
     assert (before.code, before.err) == (0, "")
@@ -667,6 +676,7 @@ def test_repositories_are_synced_and_shown(cluster: Cluster, configured: tuple[s
     assert far["directory"] in table
 
 
+@pytest.mark.slow
 def test_a_plan_reads_what_was_generated_and_says_which_revision(
     cluster: Cluster, configured: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -703,6 +713,7 @@ def test_a_repository_that_cannot_be_fetched(cluster: Cluster, configured: tuple
     assert f"! {far['problem']}\n" in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("machine")
 def test_no_sync_under_a_build(
     cluster: Cluster, over: list[str], configured: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

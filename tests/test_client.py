@@ -12,6 +12,8 @@ from cluster.master.ec2.client import Cloud, Refused
 from tests import amazon as amazons
 from tests.amazon import REGION, Amazon, refusal, times
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Amazon]:

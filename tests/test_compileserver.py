@@ -24,9 +24,12 @@ from cluster.node import sandbox, wire
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer, Job, Tally
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("gcc") and shutil.which("g++") and sandbox.works()), reason="needs gcc, g++ and bwrap"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (shutil.which("gcc") and shutil.which("g++") and sandbox.works()), reason="needs gcc, g++ and bwrap"
+    ),
+]
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 

@@ -19,6 +19,8 @@ from cluster.node import container, roots
 from cluster.node.build import Built, Limits
 from cluster.node.job import Materials, Settings
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(total_s=120, silence_s=60)
 UNPACK = "src_unpack() { mkdir -p ${S}; }\n"
 

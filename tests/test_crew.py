@@ -26,6 +26,8 @@ from cluster.master.engines.engine import Came, Went
 from cluster.master.schedule.hosts import Host
 from cluster.node.qemu import free_port
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
 

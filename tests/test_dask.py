@@ -31,6 +31,8 @@ from cluster.master.expected import tasks_of
 from cluster.master.schedule.hosts import Host
 from cluster.model import Job, Outcome, Verdict
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed")
 
 

@@ -137,6 +137,7 @@ def test_corrupt_cache_is_moved_aside_and_fetched_again(
     assert "foo-1.tar.gz is corrupt" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
@@ -245,6 +246,7 @@ def mute_port() -> Iterator[int]:
         yield port
 
 
+@pytest.mark.slow
 def test_no_network_fails_fast(tmp_path: Path, mute_port: int) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -320,6 +322,7 @@ def apt_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("apt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["2.10-3", "0.1-replaced-long-ago"])
 def test_distribution_source_package(apt_directory: Path, tmp_path: Path, version: str) -> None:
     source = DebianSource(

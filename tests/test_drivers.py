@@ -24,6 +24,8 @@ from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
 from cluster.node.drivers import ChrootDriver
 
+pytestmark = pytest.mark.slow
+
 SEVEN = """\
 src_compile() {
 	echo 'int main(void) { return 7; }' > seven.c || die

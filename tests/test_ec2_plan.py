@@ -62,6 +62,7 @@ def test_measured_speeds_are_used_and_said(given: list[str], capsys: pytest.Capt
     assert "speeds were measured." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_chart_has_a_point_for_each_mix(given: list[str], tmp_path: Path) -> None:
     chart = tmp_path / "mixes.svg"
     assert cli.run([*given, "--chart", str(chart)]) == 0
@@ -73,6 +74,7 @@ def test_the_chart_has_a_point_for_each_mix(given: list[str], tmp_path: Path) ->
     assert {one.attrib["class"] for one in drawn.iter(f"{SVG}polyline")} == {"line on-demand", "line spot"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -23,6 +23,8 @@ from cluster.master.resolver import Request, resolve
 from cluster.model import Plan, Repository
 from cluster.node.installed import write_installed
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True, slots=True)
 class Stages:

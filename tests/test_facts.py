@@ -16,6 +16,7 @@ from cluster.host.facts import Facts, Rates
 MASTER = Facts("x86_64", 2, 4000, 9000, "3.11.2", "0.1.0", "Debian 12", False, 1.0, Rates(700.0, 600.0))
 
 
+@pytest.mark.slow
 def test_a_host_prints_what_the_master_reads() -> None:
     words = [sys.executable, "-m", "cluster.host.facts"]
     text = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout

@@ -24,6 +24,8 @@ from cluster.master.ec2.renting import Terms
 from tests import amazon as amazons
 from tests.amazon import REGION, Amazon, Call, refusal, times
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = catalogue.read(paths.data(*catalogue.SHIPPED))
 ROOMY = Limits(hosts=10, usd_h=50, budget_usd=500, hours=2)
 TERMS = Terms(source="192.0.2.7/32", silence_min=30, master="ssh-ed25519 MASTER")

@@ -14,6 +14,8 @@ import pytest
 
 from cluster import paths
 
+pytestmark = pytest.mark.slow
+
 _GUEST = paths.data("stage-images", "guest")
 _SCRIPT = """\
 import os, sys

@@ -24,6 +24,8 @@ from cluster.master.hosts.parts import Part
 from cluster.master.hosts.registry import Machine, Registry, State
 from cluster.node import ssh
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[1]
 FACTS = Facts("x86_64", 8, 16000, 90000, "3.11.2", "0.1.0", "Debian 12", False, 0.0, Rates(700.0, 900.0))
 FITNESS = Fitness(sandbox=True, emulators={"arm64": "11.0"}, problems={})

@@ -22,7 +22,7 @@ from tests import instances
 from tests.amazon import Amazon
 from tests.land import Land
 
-pytestmark = pytest.mark.skipif(bool(instances.missing), reason=instances.missing)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(instances.missing), reason=instances.missing)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from instances import Network
 from processes import eventually
 
-pytestmark = pytest.mark.skipif(bool(machines.missing), reason=machines.missing)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(machines.missing), reason=machines.missing)]
 
 # A process that starts a machine and waits to be killed.
 RUN = """

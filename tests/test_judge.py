@@ -19,6 +19,8 @@ from cluster.master.resolver import Request, resolve
 from cluster.model import Action, Cpv, Package, Plan, full_slot
 from cluster.node.installed import write_installed
 
+pytestmark = pytest.mark.slow
+
 CHOST = "aarch64-linux-gnu"
 
 

@@ -18,6 +18,8 @@ from cluster.master.resolver import NothingToPlan, Request, resolve
 from cluster.model import LeftOut, Plan, Repository
 from cluster.node.installed import write_installed
 
+pytestmark = pytest.mark.slow
+
 SETS = {
     "sets.conf": "[test sets]\nclass = portage.sets.files.StaticFileSet\nmultiset = true\n"
     "directory = ${repository:test}/sets\n"

@@ -22,6 +22,8 @@ from cluster.master.schedule.rules import Earliest
 from cluster.master.schedule.state import State, ranked
 from cluster.master.schedule.tasks import of as tasks_of
 
+pytestmark = pytest.mark.slow
+
 OFFER = Offer("127.0.0.1", 3632, 4, "same")
 COMPILES = Compiles(jobs=3, most_jobs=8, slots=4)
 

@@ -19,6 +19,8 @@ from cluster.master.hosts.registry import Machine
 from cluster.node import keypair, ssh
 from cluster.process import run
 
+pytestmark = pytest.mark.slow
+
 
 def machine_of(instance: Instance, user: str = "root") -> Machine:
     return Machine(instance.name, user, instance.address, 22, instance.host_key)

@@ -29,6 +29,8 @@ from cluster.master.mirror import entries, newer, pull, push
 from cluster.master.s3 import Bucket, Place
 from cluster.model import Cpv
 
+pytestmark = pytest.mark.slow
+
 CHOST = "aarch64-linux-gnu"
 FOO, BAR = "app-misc/foo-1", "dev-libs/bar++-2"
 

@@ -28,6 +28,8 @@ from cluster.node.build import Limits
 from cluster.node.job import Materials, Settings, fill
 from cluster.subset import Subset, Universe
 
+pytestmark = pytest.mark.slow
+
 LIB, FOO = Cpv("dev-libs/lib-1.2"), Cpv("app-misc/foo-1.0")
 
 

@@ -23,6 +23,8 @@ from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer, Tally
 from cluster.node.job import Materials, Settings
 
+pytestmark = pytest.mark.slow
+
 ARM64 = target.load("arm64")
 NAMES = ("gcc", "cc")
 BODY = """\

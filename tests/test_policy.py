@@ -21,6 +21,8 @@ from cluster.master.hosts.registry import State as HostState
 from tests import amazon as amazons
 from tests.amazon import REGION, Amazon, times
 
+pytestmark = pytest.mark.slow
+
 UP = ["ec2", "up", "--max-price", "5", "--budget", "20", "--from", "192.0.2.7/32"]
 
 

@@ -107,6 +107,7 @@ def test_packages_without_a_compiler_are_said_to_have_none(tmp_path: Path) -> No
         _ = Toolchain(tmp_path, ARM64.chost).major
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("patch")), reason="needs gcc and patch")
 def test_the_shell_has_lineno_and_shortcuts(archives: Path, tmp_path: Path) -> None:
     place = tmp_path / "shell"

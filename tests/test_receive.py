@@ -13,6 +13,8 @@ from cluster.errors import MachineError
 from cluster.host.receive import CONTENT, receive
 from cluster.master.hosts.parts import Part
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def part(tmp_path: Path) -> Part:

@@ -24,7 +24,10 @@ from cluster.host.relay import Relay, Timing, Unserved, measure
 from cluster.model import Compiles
 from cluster.process import Child, find_program
 
-pytestmark = pytest.mark.skipif(not (shutil.which("distcc") and shutil.which("distccd")), reason="needs distcc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (shutil.which("distcc") and shutil.which("distccd")), reason="needs distcc"),
+]
 
 QUICK = Timing(every_s=0.1, probe_s=5.0, again_s=0.1)
 SOURCE = b"int f(void) { return 1; }\n"

@@ -20,7 +20,7 @@ from cluster.node import container, roots
 from cluster.node.build import Limits
 from cluster.node.remote import Board, SshDriver
 
-pytestmark = sshd.needed
+pytestmark = [pytest.mark.slow, sshd.needed]
 
 LOOK = """\
 src_compile() {

@@ -451,6 +451,7 @@ def _readable_by_all(path: Path) -> bool:
     return all(step.stat().st_mode & 0o001 for step in (path, *path.parents))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another; else all tests are this one")
 def test_an_ordinary_user_can_plan() -> None:
     for place in (Path(sys.base_prefix), Path(sys.prefix), Path(__file__).parent):
@@ -473,6 +474,7 @@ def _environment() -> dict[str, str]:
 # The overlay that the project carries.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", target.names())
 def test_the_demo_overlay_resolves(tmp_path: Path, name: str) -> None:
     overlay = paths.data("overlays", "demo")

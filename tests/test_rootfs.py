@@ -13,6 +13,8 @@ import pytest
 
 from cluster.node.rootfs import install_portage, record_unpacked
 
+pytestmark = pytest.mark.slow
+
 CONTROL = """\
 Package: {name}
 Version: 1:2.0-1

@@ -12,6 +12,8 @@ from buckets import amazon, credentials, made, refusing
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master.s3 import Bucket, Changed, Place, place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:

@@ -18,7 +18,7 @@ from cluster.errors import BuildFailed, NodeLost
 from cluster.node.qemu import free_port
 from cluster.node.ssh import Connection
 
-pytestmark = sshd.needed
+pytestmark = [pytest.mark.slow, sshd.needed]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from cluster.master import git, metadata, trees
 from cluster.master.trees import Places, Status, Tree
 from cluster.model import Repository
 
+pytestmark = pytest.mark.slow
+
 EBUILDS = {
     "app/cached-1": {},
     "app/sourced-1": {"_body": "inherit one\nDEPEND=app/cached\n"},

@@ -17,7 +17,7 @@ from cluster.errors import NodeLost
 from cluster.master.hosts.outposts import Outposts, _Line
 from cluster.master.hosts.registry import Registry
 
-pytestmark = sshd.needed
+pytestmark = [pytest.mark.slow, sshd.needed]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ import pytest
 from cluster.errors import InputError
 from cluster.master.hosts import wheels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
