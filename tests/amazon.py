@@ -1,4 +1,4 @@
-"""Amazon on loopback: moto's server behind a shim that counts every call, and answers some of them in its own way."""
+"""Amazon on loopback, and S3: moto's server behind a shim that counts every call, and answers some in its own way."""
 
 from __future__ import annotations
 
@@ -112,8 +112,13 @@ def _parameter(name: str, value: str) -> Parameter:
 
 
 def _call(request: Request) -> Call:
+    """What `request` asks; of an object of S3, whose bytes are moto's to read, its method alone."""
     scope = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", request.headers.get("Authorization", ""))
-    service, body = scope[1] if scope else "", request.get_data(cache=True).decode()
+    service = scope[1] if scope else ""
+    if service == "s3":
+        return Call(service, request.method, {})
+    body = request.get_data(cache=True).decode()
+    request.environ["wsgi.input"] = io.BytesIO(request.get_data())  # it has been read
     target = request.headers.get("X-Amz-Target", "")
     if target:
         return Call(service, target.rpartition(".")[2], {key: str(value) for key, value in json.loads(body).items()})
@@ -123,9 +128,7 @@ def _call(request: Request) -> Call:
 
 def _shim(amazon: Amazon, moto: Any) -> Any:
     def application(environ: dict[str, Any], start: Any) -> Any:
-        request = Request(environ)
-        call = _call(request)
-        environ["wsgi.input"] = io.BytesIO(request.get_data())  # it has been read
+        call = _call(Request(environ))
         amazon.calls.append(call)
         for fault in amazon.faults:
             answer = fault(call)
@@ -146,7 +149,9 @@ def _end_fleet(self: Fleet) -> None:
 
 @contextmanager
 def serving() -> Iterator[Amazon]:
+    """A server that has nothing."""
     amazon = Amazon()
+    moto_api_backend.reset()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     Fleet.terminate_instances = _end_fleet  # type: ignore[method-assign]
     server = make_server(
@@ -156,9 +161,12 @@ def serving() -> Iterator[Amazon]:
     amazon.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield amazon
-    server.shutdown()
-    thread.join()
+    try:
+        yield amazon
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -1,4 +1,4 @@
-"""S3 on loopback: moto's server, and one that refuses."""
+"""Buckets of the server of `amazon`, and a server that refuses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
-from moto.moto_api._internal import moto_api_backend
-from moto.server import ThreadedMotoServer
 
 from cluster.master.s3 import Bucket, Place
 
@@ -32,19 +30,6 @@ def credentials(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
         monkeypatch.delenv(name, raising=False)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-
-
-@contextmanager
-def amazon() -> Iterator[str]:
-    """The URL of a server that has nothing."""
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        moto_api_backend.reset()
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
 
 
 def made(test: str, prefix: str) -> Bucket:

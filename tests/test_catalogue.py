@@ -11,12 +11,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
-from moto.server import ThreadedMotoServer
 
 from cluster import paths
 from cluster.errors import InputError
 from cluster.master.ec2 import catalogue, refresh, speeds
 from cluster.master.ec2.client import Cloud
+from tests import amazon as amazons
 
 SHIPPED = catalogue.read(paths.data(*catalogue.SHIPPED))
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
@@ -25,14 +25,9 @@ NOW = datetime(2026, 11, 27, tzinfo=UTC)
 @pytest.fixture
 def amazon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """moto's server in Amazon's place, over HTTP."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    yield
-    server.stop()
+    with amazons.serving() as server:
+        amazons.configure(monkeypatch, server.url)
+        yield
 
 
 def priced(usd: str) -> dict[str, Any]:

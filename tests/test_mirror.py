@@ -13,7 +13,7 @@ from typing import Any
 import binpkgs
 import boto3
 import pytest
-from buckets import SECRET, amazon, credentials, made, refusing
+from buckets import SECRET, credentials, made, refusing
 from factories import failure, package
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +28,7 @@ from cluster.master.journal import Journal
 from cluster.master.mirror import entries, newer, pull, push
 from cluster.master.s3 import Bucket, Place
 from cluster.model import Cpv
+from tests.amazon import serving
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +38,8 @@ FOO, BAR = "app-misc/foo-1", "dev-libs/bar++-2"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with amazon() as url:
-        yield url
+    with serving() as amazon:
+        yield amazon.url
 
 
 @pytest.fixture

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import boto3
 import pytest
-from buckets import amazon, credentials, made, refusing
+from buckets import credentials, made, refusing
 
 from cluster.errors import ClusterError, InputError, MachineError
 from cluster.master.s3 import Bucket, Changed, Place, place
+from tests.amazon import serving
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with amazon() as url:
-        yield url
+    with serving() as amazon:
+        yield amazon.url
 
 
 @pytest.fixture
