@@ -29,7 +29,7 @@ def members(pgid: int) -> set[int]:
     return found
 
 
-def eventually(condition: Callable[[], bool], deadline_s: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], deadline_s: float = 60.0) -> bool:
     """Whether `condition` becomes true; the kernel ends a killed process a moment after kill(2)."""
     end = time.monotonic() + deadline_s
     while not condition():

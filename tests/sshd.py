@@ -29,7 +29,7 @@ class Server:
 
     def connect(self, *, host_key: str = "host_key", identity: str = "id") -> Connection:
         return Connection(
-            self.port, host_key=self.keys / f"{host_key}.pub", identity=self.keys / identity, deadline_s=10
+            self.port, host_key=self.keys / f"{host_key}.pub", identity=self.keys / identity, deadline_s=60
         )
 
 

@@ -104,8 +104,8 @@ def test_a_build_that_fails_names_its_phase_and_the_log_has_the_rest(place: Path
 
 def test_a_build_that_hangs_is_ended_with_all_its_processes(place: Path, root: roots.Root) -> None:
     body = UNPACK + "src_compile() { echo $$ > /job/out/started; exec -a hanging-build sleep 1000; }\n"
-    built, _ = build(place, root, body, Limits(total_s=120, silence_s=4))
-    assert built.failure.startswith("compile: printed nothing for 4 s")
+    built, _ = build(place, root, body, Limits(total_s=120, silence_s=8))
+    assert built.failure.startswith("compile: printed nothing for 8 s")
     assert eventually(lambda: not any(b"hanging-build" in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")))
 
 

@@ -82,7 +82,7 @@ def up(
     said: list[str] | None = None,
 ) -> Rental:
     tell = (said if said is not None else []).append
-    return renting.up(cloud, quoted(cloud, wanted), TERMS, rentals, welcome, tell, deadline_s=5)
+    return renting.up(cloud, quoted(cloud, wanted), TERMS, rentals, welcome, tell, deadline_s=60)
 
 
 # What is asked for

@@ -16,7 +16,8 @@ from cluster.master.gpkg import opened
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3000)]
 
 _DEADLINE_S = 2800
-PACKAGES = ("app-arch/lzlib", "app-arch/plzip", "app-arch/pigz", "app-arch/bzip2", "sys-libs/zlib")
+PACKAGES = ("sys-libs/zlib", "app-arch/lzlib", "app-arch/plzip")
+"""A configure that compiles, libraries of both sorts, C++, one built in another: few, as a plain compile takes long."""
 # When and in which order, and the phases' saved variables, among which are times.
 _OF_THE_MOMENT = {"BUILD_TIME", "BUILD_ID", "COUNTER", "environment.bz2", "SIZE"}
 
@@ -46,10 +47,10 @@ def _content(binpkg: Path) -> tuple[dict[str, tuple[object, ...]], dict[str, byt
 def test_plain_builds_give_the_same_packages(tmp_path: Path) -> None:
     helped = _build(tmp_path / "helped")
     plain = _build(tmp_path / "plain", "--plain")
-    assert helped["compiles"]["host"] > 50
+    assert helped["compiles"]["host"] > 30
     assert plain["compiles"]["host"] + plain["compiles"]["remote"] == 0
     assert sorted(helped["built"]) == sorted(plain["built"])
-    assert len(helped["built"]) >= 5
+    assert len(helped["built"]) == len(PACKAGES)
     for cpv in helped["built"]:
         ours, theirs = (_content(tmp_path / name / "binhost" / f"{cpv}.gpkg.tar") for name in ("helped", "plain"))
         assert ours[0] == theirs[0], cpv

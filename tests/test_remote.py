@@ -107,8 +107,8 @@ def test_a_build_that_fails_names_its_phase_and_what_a_crash_left_is_swept(build
 
 
 def test_a_build_that_hangs_is_ended_there(builds: Builds, driver: SshDriver) -> None:
-    built = builds.build(WAIT, limits=Limits(total_s=120, silence_s=3))
-    assert built.failure.startswith("compile: printed nothing for 3 s")
+    built = builds.build(WAIT, limits=Limits(total_s=120, silence_s=8))
+    assert built.failure.startswith("compile: printed nothing for 8 s")
     assert eventually(lambda: not running(b"build-on-board"))
     assert eventually(lambda: left_on(driver) == [])
 

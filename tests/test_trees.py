@@ -25,6 +25,8 @@ EBUILDS = {
     "app/sourced-1": {"_body": "inherit one\nDEPEND=app/cached\n"},
 }
 BROKEN = {**EBUILDS, "app/wrong-1": {"_body": 'die "not like this"\n'}, "app/orphan-1": {"_body": "inherit nothing\n"}}
+ENDLESS = "read <> <(:)\n"
+"""What bash waits for in vain, without work."""
 ECLASS = {"eclass/one.eclass": "RDEPEND=app/cached\n"}
 
 
@@ -486,12 +488,12 @@ def test_broken_ebuilds_are_named_with_portages_reason_and_stop_nothing(upstream
 
 
 def test_an_ebuild_that_does_not_end_is_named(upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_repository(upstream, {**BROKEN, "app/endless-1": {"_body": "while :; do :; done\n"}}, name="far")
-    monkeypatch.setattr(metadata, "_SILENCE_S", 3.0)
+    write_repository(upstream, {**BROKEN, "app/endless-1": {"_body": ENDLESS}}, name="far")
+    monkeypatch.setattr(metadata, "_SILENCE_S", 8.0)
     request = {"repositories": [("far", str(upstream))], "cache": "", "work": str(tmp_path / "work")}
     found = metadata.main({**request, "name": "far", "generate": True})
     reasons = {Path(broken.ebuild).stem: broken.reason for broken in found.broken}
-    assert reasons["endless-1"] == "it does not end within 3 s"
+    assert reasons["endless-1"] == "it does not end within 8 s"
     assert reasons["wrong-1"] == "not like this"
     assert (found.fresh, found.generated, set(reasons)) == (2, 1, {"endless-1", "wrong-1", "orphan-1"})
 
@@ -500,7 +502,7 @@ def test_what_portage_started_ends_with_the_deadline(
     upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = f"endless{os.getpid()}"
-    write_repository(upstream, {f"app/{mark}-1": {"_body": "while :; do :; done\n"}}, name="far")
+    write_repository(upstream, {f"app/{mark}-1": {"_body": ENDLESS}}, name="far")
     monkeypatch.setattr(metadata, "_DEADLINE_S", 5.0)
     with pytest.raises(CommandFailed, match="did not end within 5 s"):
         metadata.generate(metadata.Scope((Repository("far", upstream),), None, tmp_path / "work"), "far")
