@@ -51,6 +51,8 @@ from cluster.model import Job, Outcome, Verdict
 from tests import amazon as amazons
 from tests.amazon import REGION, Amazon, Call, refusal, times
 
+pytestmark = pytest.mark.slow
+
 CATALOGUE = catalogue.read(paths.data(*catalogue.SHIPPED))
 MASTER = "ssh-ed25519 MASTER"
 TERMS = renting.Terms(source="192.0.2.7/32", silence_min=30, master=MASTER)

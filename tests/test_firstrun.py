@@ -13,6 +13,8 @@ import pytest
 from cluster.node import roots, stage
 from cluster.target import load
 
+pytestmark = pytest.mark.slow
+
 CONFIGURE = """\
 #!/bin/sh
 read -r name < /proc/sys/kernel/hostname

@@ -19,6 +19,8 @@ from cluster.master.engines import crew as crews
 from cluster.master.engines import scheduler as schedulers
 from cluster.process import Child
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed")
 
 HOST = "hx-0"
