@@ -168,7 +168,7 @@ LINES = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=LINES)
 def test_gcc_writes_just_what_was_foretold(words: list[str], tmp_path: Path) -> None:
     tree = tmp_path / "tree"

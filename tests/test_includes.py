@@ -369,7 +369,7 @@ def search_of(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=TREES, flags=st.lists(st.sampled_from(FLAGS), max_size=5))
 @example(texts={"main.c": "#include <x.h>", "a/x.h": "#include_next <z.h>", "c/z.h": ""}, flags=["-Ia", "-Ic"])
 @example(texts={"main.c": '#if __has_include("a/x.h")\nint found;\n#endif', "a/x.h": ""}, flags=[])

@@ -72,7 +72,7 @@ def test_another_host_key_is_refused_and_both_are_named(instances: Network, iden
     for key in (pinned, instance.host_key):
         assert ssh.fingerprint(key) in str(caught.value)
     rsa = instance.directory / "rsa"
-    run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", rsa], deadline_s=60)
+    run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", rsa], deadline_s=60)
     with pytest.raises(link.HostUnreachable, match="answers with another key than ssh-rsa"):
         link.connect(replace(machine_of(instance), host_key=rsa.with_suffix(".pub").read_text()), identity)
 
