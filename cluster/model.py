@@ -196,11 +196,14 @@ class Compiles:
     host: int = 0
     """Done by the compile server, the cached ones included."""
     cached: int = 0
+    away: int = 0
+    """Given by the compile server to other hosts, because it had no processor left."""
     wire_bytes: int = 0
     """Between the node and the compile server."""
 
     def __str__(self) -> str:
-        return f"{self.host} on the host ({self.cached} cached), {self.remote} by distcc, {self.local} local"
+        away = f"{self.away} on others, " if self.away else ""
+        return f"{self.host} on the host ({self.cached} cached), {away}{self.remote} by distcc, {self.local} local"
 
     def __add__(self, other: Compiles) -> Compiles:
         return Compiles(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
@@ -297,7 +300,7 @@ class Outcome:
     """Of the package's source archives together."""
     compiles: Compiles = field(default_factory=Compiles)
     served: tuple[Served, ...] = ()
-    """Of the compiles by distcc, which host of a pool did them; empty where there was one distccd only."""
+    """Of the compiles by distcc and on others, which host of a pool did them; empty where there is no pool."""
     log: Path | None = None
     binpkg: Path | None = None
     reason: str = ""

@@ -125,7 +125,7 @@ def member(name: str, port: int, slots: int = 4) -> Member:
 def ask(port: int, source: bytes = SOURCE) -> bytes:
     """What the relay answers to one request; empty if it hangs up."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        connection.sendall(distccprotocol.request("gcc", source))
+        connection.sendall(distccprotocol.request(("gcc", "-c", "a.i", "-o", "a.o"), source))
         with connection.makefile("rb") as stream:
             return stream.read()
 

@@ -16,14 +16,15 @@ from cluster.errors import ClusterError
 from cluster.host import distcc
 from cluster.host.hostcompiler import CrossCompiler, HostCompiler
 from cluster.host.pool import Offer, Pool
-from cluster.host.relay import Relay
+from cluster.host.relay import Access, Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
-from cluster.model import Compiles, Served, Usage
+from cluster.model import Compiles, Usage
 from cluster.node import build as builds
 from cluster.node import composed, pilot
 from cluster.node.compileserver import Tally
 from cluster.node.drivers import Driver
+from cluster.node.halves import Away
 from cluster.node.job import Materials
 from cluster.node.layout import Unfit
 from cluster.node.sysroot import Root
@@ -70,15 +71,17 @@ class Builder:
         is told of each phase. A build that fails is a value. Raises NodeLost when the node is at fault, and other
         ClusterErrors when this machine is.
         """
-        with self._distcc(work) as (hosts, served), self.live.node_directory(node) as directory:
+        with self._pooled(work) as access, self.live.node_directory(node) as directory:
+            hosts = access.offload.hosts if access and self.distcc_hosts else self.distcc_hosts
             work = replace(work, settings=replace(work.settings, distcc_hosts=hosts))
+            away = access.away if access else None
             with log.open("wb", buffering=0) as stream:
-                built, tally = self._build(work, directory, log, stream.write, entered)
+                built, tally = self._build(work, directory, log, stream.write, entered, away)
             compiles = distcc.count(built.distcc_log) + _counted(tally)
             _conclude(log, built, compiles, tally)
             if built.binpkg is not None:
                 built = replace(built, binpkg=built.binpkg.rename(self.live.results(node) / built.binpkg.name))
-        pooled = served()
+        pooled = access.served() if access else ()
         elsewhere_s = tally.seconds + sum(one.seconds for one in pooled)
         built = replace(built, usage=_with_compiles(built.usage, elsewhere_s))
         return Product(built, compiles, tally.audited, tuple(tally.differing), pooled)
@@ -102,16 +105,22 @@ class Builder:
         self.live.stop()
 
     @contextmanager
-    def _distcc(self, work: Work) -> Iterator[tuple[str, Callable[[], tuple[Served, ...]]]]:
-        """DISTCC_HOSTS for the node of `work`, and what each host of the pool did for it by now."""
-        if self.relay is None or not self.distcc_hosts:
-            yield self.distcc_hosts, tuple
+    def _pooled(self, work: Work) -> Iterator[Access | None]:
+        """The pool for the compiles of `work`; None where there is none."""
+        if self.relay is None:
+            yield None
             return
         with self.relay.job(work.package.cpv, work.settings.jobs) as access:
-            yield access.offload.hosts, access.served
+            yield access
 
     def _build(
-        self, work: Work, directory: Path, log: Path, output: Callable[[bytes], object], entered: Entered
+        self,
+        work: Work,
+        directory: Path,
+        log: Path,
+        output: Callable[[bytes], object],
+        entered: Entered,
+        away: Away | None,
     ) -> tuple[builds.Built, Tally]:
         with ExitStack() as stack:
             binpkgs = tuple(work.binpkgs.values())
@@ -126,7 +135,7 @@ class Builder:
                         flight = self._ahead(self.compiler, work, materials, root, directory, log)
                         ahead = stack.enter_context(flight)
                 access, tally = stack.enter_context(
-                    self.compiler.job(self.driver, root, directory / "compiles", directory.name)
+                    self.compiler.job(self.driver, root, directory / "compiles", directory.name, away)
                 )
                 materials = replace(materials, compile=access)
             built = self.driver.build(
@@ -190,7 +199,8 @@ def _with_compiles(usage: Usage, compiles_s: float) -> Usage:
 
 def _counted(tally: Tally) -> Compiles:
     wire = tally.received + tally.sent
-    return Compiles(host=tally.compiled + tally.cached, cached=tally.cached, wire_bytes=wire)
+    here = tally.compiled - tally.away + tally.cached
+    return Compiles(host=here, cached=tally.cached, away=tally.away, wire_bytes=wire)
 
 
 def _conclude(log: Path, built: builds.Built, compiles: Compiles, tally: Tally) -> None:

@@ -7,6 +7,8 @@ come after it. Version 2 is version 1 with lzo in these bytes. Version 3 preproc
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 _VERSIONS = (1, 2)
@@ -62,18 +64,42 @@ def _parsed(token: bytes, name: bytes) -> int:
         raise Garbled(f"{token!r} has no number") from error
 
 
-def request(compiler: str, source: bytes) -> bytes:
-    """The request to compile a preprocessed C file, in version 1."""
-    words = (compiler, "-c", "probe.i", "-o", "probe.o")
-    argv = b"".join(_token(b"ARGV", len(word)) + word.encode() for word in words)
-    return _token(b"DIST", 1) + _token(b"ARGC", len(words)) + argv + _token(b"DOTI", len(source)) + source
+def request(argv: Sequence[str], source: bytes) -> bytes:
+    """The request to compile a preprocessed file by a command line that names one source and one output, in version 1.
+
+    What `argv` calls them matters for the suffix only: distccd puts names of its own there.
+    """
+    words = [word.encode() for word in argv]
+    told = b"".join(_token(b"ARGV", len(word)) + word for word in words)
+    return _token(b"DIST", 1) + _token(b"ARGC", len(words)) + told + _token(b"DOTI", len(source)) + source
 
 
 def _token(name: bytes, number: int) -> bytes:
     return name + f"{number:0{_DIGITS}x}".encode()
 
 
-def check_reply(reply: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a compiler did; compressed, in a reply of version 2."""
+
+    status: int
+    """As wait(2) has it."""
+    stderr: bytes
+    stdout: bytes
+    object: bytes
+
+    @property
+    def has_object(self) -> bool:
+        """Whether the compiler succeeded."""
+        return self.status == 0 and self.object.startswith(_ELF)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the compiler had nothing to say."""
+        return not (self.stderr or self.stdout)
+
+
+def read_reply(reply: bytes) -> Reply:
     """Raise Garbled unless `reply` is a whole one, of a compiler that came to its own end.
 
     A compiler that rejects its source did; one that the server's kernel killed did not.
@@ -81,15 +107,13 @@ def check_reply(reply: bytes) -> None:
     _parsed(reply[:_TOKEN], b"DONE")
     status = _parsed(reply[_TOKEN : 2 * _TOKEN], b"STAT")
     at = 2 * _TOKEN
+    parts = []
     for name in (b"SERR", b"SOUT", b"DOTO"):
-        at += _TOKEN + _parsed(reply[at : at + _TOKEN], name)
+        start = at + _TOKEN
+        at = start + _parsed(reply[at:start], name)
+        parts.append(reply[start:at])
     if at != len(reply):
         raise Garbled(f"{len(reply)} bytes where {at} were to come")
     if status & _SIGNAL:
         raise Garbled(f"the compiler got signal {status & _SIGNAL}")
-
-
-def has_object(reply: bytes) -> bool:
-    """Whether a whole reply of version 1 says that the compiler succeeded, and has an object file."""
-    status = _parsed(reply[_TOKEN : 2 * _TOKEN], b"STAT")
-    return status == 0 and _ELF in reply
+    return Reply(status, *parts)

@@ -14,6 +14,7 @@ from cluster.node import toolchain as toolchains
 from cluster.node.compilecache import CompileCache
 from cluster.node.compileserver import CompileServer
 from cluster.node.drivers import Driver
+from cluster.node.halves import Away
 from cluster.node.job import CompileAccess
 from cluster.node.stage import Stage
 from cluster.target import Target
@@ -72,10 +73,13 @@ class HostCompiler:
 
     @contextmanager
     def job(
-        self, driver: Driver, root: sysroot.Root, directory: Path, node: str
+        self, driver: Driver, root: sysroot.Root, directory: Path, node: str, away: Away | None
     ) -> Iterator[tuple[CompileAccess | None, compileserver.Tally]]:
-        """Serve the job of `node`, which is of `driver`, over `root`; its files go to the new `directory`."""
-        with self.server.job(root, directory, name=node) as (token, job):
+        """Serve the job of `node`, which is of `driver`, over `root`; its files go to the new `directory`.
+
+        What finds no turn may go `away`.
+        """
+        with self.server.job(root, directory, name=node, away=away) as (token, job):
             yield driver.access(self.server.port, self.socket, token), job.tally
 
     @contextmanager

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence, Set
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
@@ -30,9 +31,12 @@ _CLIENT_S = 300.0
 _CONNECT_S = 5.0
 _CALL_S = 10.0
 """What a caller in another thread waits for the relay's."""
+_AWAY_S = 60.0
+"""What the compile server waits for another host: long compiles are rare, and those who ask it wait 300 s at most."""
 _TRIES = 3
 _CROWD = 4
 """Connections of a job for each of its slots: more are not distcc's."""
+_PROBED = ("-c", "probe.i", "-o", "probe.o")
 _PROBE = b"int probe(void) { return 42; }\n"
 _BULK = b"\n" * (4 << 20)
 _MEASURE_S = 60.0
@@ -52,6 +56,10 @@ class Timing:
 
 class Unserved(ClusterError):
     """A member, or the whole pool, did not do a compile."""
+
+
+_FAILURES = (Unserved, TimeoutError, CancelledError)
+"""Of a call: there is nobody to serve it, in time, or the job or the relay has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,14 @@ class _Job:
     most: int
     """Connections at once."""
     served: dict[str, Served] = field(default_factory=dict)
-    connections: set[asyncio.Task[None]] = field(default_factory=set)
+    connections: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def own_this(self) -> None:
+        """The running task ends with the job, if not before."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.add(task)
+        task.add_done_callback(self.connections.discard)
 
     def count(self, more: Served) -> None:
         self.served[more.host] = self.served.get(more.host, Served(more.host)) + more
@@ -127,6 +142,30 @@ class Access:
     offload: Offload
     served: Callable[[], tuple[Served, ...]]
     """By host; to be asked after the node is gone, too."""
+    away: Elsewhere
+    """For this host's compile server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The other hosts of a pool, as a `cluster.node.halves.Away`."""
+
+    _relay: Relay
+    _job: _Job
+
+    def room(self) -> bool:
+        """As `Away.room`."""
+        with suppress(*_FAILURES):
+            return self._relay.has_slot_elsewhere(self._job)
+        return False
+
+    def compile(self, argv: Sequence[str], source: bytes) -> bytes | None:
+        """As `Away.compile`."""
+        with suppress(*_FAILURES):
+            request = distccprotocol.request(argv, source)
+            reply = distccprotocol.read_reply(self._relay.compile_elsewhere(self._job, request))
+            return reply.object if reply.has_object and reply.is_silent else None
+        return None
 
 
 class Relay:
@@ -175,12 +214,28 @@ class Relay:
         server = self._call(self._listen(job))
         try:
             offload = Offload(server.sockets[0].getsockname()[1], slots, self._pool.lzo)
-            yield Access(offload, lambda: tuple(job.served.values()))
+            yield Access(offload, lambda: tuple(job.served.values()), Elsewhere(self, job))
         finally:
             self._call(_close(server, job))
 
-    def _call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_CALL_S)
+    def has_slot_elsewhere(self, job: _Job) -> bool:
+        """Whether another host would begin a compile of `job` at once."""
+        return self._call(self._free_elsewhere(job)) is not None
+
+    def compile_elsewhere(self, job: _Job, request: bytes) -> bytes:
+        """The reply of another host. Raises Unserved, at once if none has a slot, TimeoutError and CancelledError."""
+        return self._call(self._compiled_elsewhere(job, request), _AWAY_S)
+
+    def _call(self, work: Coroutine[Any, Any, _T], deadline_s: float = _CALL_S) -> _T:
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:
+            work.close()
+            raise Unserved("the relay has ended") from error
+        try:
+            return future.result(deadline_s)
+        finally:
+            future.cancel()
 
     async def _end(self) -> None:
         await _cancelled({task for task in asyncio.all_tasks() if task is not asyncio.current_task()})
@@ -203,10 +258,7 @@ class Relay:
 
     async def _listen(self, job: _Job) -> asyncio.Server:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            job.connections.add(task)
-            task.add_done_callback(job.connections.discard)
+            job.own_this()
             await self._serve(job, reader, writer)
 
         return await asyncio.start_server(connected, pool.LOOPBACK, 0)
@@ -241,14 +293,31 @@ class Relay:
     async def _seat(self, job: _Job, tried: set[str]) -> _Seat:
         """Wait for a member that has a slot for `job`. Raises Unserved if there is none to wait for."""
         while True:
-            seats = [seat for seat in self._seats.values() if not seat.standing.out]
-            loads = {_load(seat, job, self._pool): seat for seat in seats}
-            usable = [load for load in loads if load.allowed and load.member.name not in tried]
-            if not usable:
+            loads = self._loads(job, tried)
+            if not loads:
                 raise Unserved("no member of the pool is to be had")
-            if chosen := pool.choose(usable, self._own):
+            if chosen := pool.choose(tuple(loads), self._own):
                 return loads[chosen]
             await self._changed.wait()
+
+    def _loads(self, job: _Job, but: Set[str]) -> dict[Load, _Seat]:
+        """The members that may have compiles of `job`, those named `but` left out."""
+        seats = [seat for seat in self._seats.values() if not seat.standing.out and seat.member.name not in but]
+        loads = {_load(seat, job, self._pool): seat for seat in seats}
+        return {load: seat for load, seat in loads.items() if load.allowed}
+
+    async def _free_elsewhere(self, job: _Job) -> _Seat | None:
+        loads = self._loads(job, {self._own})
+        chosen = pool.choose(tuple(loads), self._own)
+        return loads[chosen] if chosen else None
+
+    async def _compiled_elsewhere(self, job: _Job, request: bytes) -> bytes:
+        """One try: if it fails this host does it itself."""
+        job.own_this()
+        seat = await self._free_elsewhere(job)
+        if seat is None:
+            raise Unserved("no other host has a slot")
+        return await self._through(seat, job, request)
 
     async def _through(self, seat: _Seat, job: _Job, request: bytes) -> bytes:
         """Have `seat` do one compile, and count it."""
@@ -338,7 +407,7 @@ async def _checked(member: Member, request: bytes) -> bytes:
     """A whole reply of `member`. Raises Unserved."""
     try:
         reply = await _exchange(member, request)
-        distccprotocol.check_reply(reply)
+        distccprotocol.read_reply(reply)
         return reply
     except (distccprotocol.Garbled, OSError) as error:
         raise Unserved(str(error) or "it did not answer in time") from error
@@ -364,10 +433,10 @@ async def probe(member: Member, compiler: str, deadline_s: float, source: bytes 
     """Compile one line through `member`. Raises Unserved."""
     try:
         async with asyncio.timeout(deadline_s):
-            reply = await _checked(member, distccprotocol.request(compiler, source))
+            reply = await _checked(member, distccprotocol.request((compiler, *_PROBED), source))
     except TimeoutError as error:
         raise Unserved(f"a line was not compiled within {deadline_s:g} s") from error
-    if not distccprotocol.has_object(reply):
+    if not distccprotocol.read_reply(reply).has_object:
         raise Unserved("it does not compile a line")
 
 

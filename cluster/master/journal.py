@@ -98,7 +98,7 @@ class Journal:
             "attempt": outcome.attempt,
             "seconds": outcome.seconds,
             "phases": json.dumps(outcome.phases),
-            "remote": outcome.compiles.host + outcome.compiles.remote,
+            "remote": outcome.compiles.host + outcome.compiles.away + outcome.compiles.remote,
             "local": outcome.compiles.local,
             "failed": outcome.compiles.failed,
             "log": str(outcome.log or ""),

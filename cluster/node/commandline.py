@@ -20,6 +20,8 @@ _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_t
 
 ENVIRONMENT_PASSED: tuple[str, ...] = tuple(_DATA["environment"]["passed"])
 """Variables that are part of the result: a compiler run elsewhere gets them as they are here."""
+HALVES: dict[str, Any] = _DATA["halves"]
+"""Which options matter when a compile is done in two (cluster.node.halves)."""
 
 # c89 and c99 are scripts of the distribution's own around gcc, and not the same ones everywhere.
 _NAME = re.compile(r"(?:[\w.]+(?:-[\w.]+)+-)?(?P<driver>gcc|cc|g\+\+|c\+\+)(?:-\d+)?", re.ASCII)
@@ -79,11 +81,27 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """One option, or with `name` empty one positional word."""
+
+    name: str
+    value: str = ""
+    words: tuple[str, ...] = ()
+    """As written, in a compiler's command line."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One run of gcc that may happen elsewhere. Every path is as written: `absolute` resolves it."""
 
     cwd: PurePosixPath
     driver: Driver
+    options: tuple[Option, ...]
+    """The whole line."""
     kind: Kind
     sources: tuple[Source, ...]
     objects: tuple[str, ...]
@@ -136,18 +154,6 @@ class Refusal:
     """One short phrase."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """One option, or with `name` empty one positional word."""
-
-    name: str
-    value: str = ""
-
-    @property
-    def text(self) -> str:
-        return f"{self.name}{self.value}"
-
-
 class _Refused(Exception):
     """The reason for a Refusal, on its way to `parse`."""
 
@@ -173,8 +179,7 @@ def parse(argv: Sequence[str], cwd: PurePosixPath, environ: Mapping[str, str]) -
         driver = _driver(argv)
         if not cwd.is_absolute() or _CONTROL.search(str(cwd)):
             raise _Refused("odd working directory")
-        options = tuple(_options(argv[1:]))
-        request = _request(cwd, driver, options)
+        request = _request(cwd, driver, tuple(_options(argv[1:])))
         if request.kind is Kind.LINK:
             _refuse_environment(environ, _DATA["environment"]["refused_at_link"], ())
         return request
@@ -232,12 +237,12 @@ def _rule(word: str) -> tuple[str, _Take]:
     raise _Refused(f"unknown option {word}")
 
 
-def _options(words: Sequence[str]) -> Iterator[_Option]:
+def _options(words: Sequence[str]) -> Iterator[Option]:
     rest = iter(words)
     for word in rest:
         _refuse_word(word)
         if not word.startswith("-"):
-            yield _Option("", word)
+            yield Option("", word, (word,))
             continue
         if word == "-":
             raise _Refused("reads stdin")
@@ -246,7 +251,9 @@ def _options(words: Sequence[str]) -> Iterator[_Option]:
         if take is _Take.NEXT or (take is _Take.REST_OR_NEXT and not value):
             value = next(rest, "")
             _refuse_word(value, missing=f"{name} has no value")
-        yield _Option(name, value)
+            yield Option(name, value, (word, value))
+        else:
+            yield Option(name, value, (word,))
 
 
 def _refuse_word(word: str, missing: str = "an empty word") -> None:
@@ -261,7 +268,7 @@ def _refuse_word(word: str, missing: str = "an empty word") -> None:
 # ---------------------------------------------------------------- meaning
 
 
-def _request(cwd: PurePosixPath, driver: Driver, options: Sequence[_Option]) -> Request:
+def _request(cwd: PurePosixPath, driver: Driver, options: Sequence[Option]) -> Request:
     def values(*names: str) -> tuple[str, ...]:
         return tuple(option.value for option in options if option.name in names)
 
@@ -276,6 +283,7 @@ def _request(cwd: PurePosixPath, driver: Driver, options: Sequence[_Option]) -> 
     request = Request(
         cwd=cwd,
         driver=driver,
+        options=tuple(options),
         kind=kind,
         sources=sources,
         objects=objects,
@@ -300,14 +308,14 @@ def _request(cwd: PurePosixPath, driver: Driver, options: Sequence[_Option]) -> 
     return request
 
 
-def _kind(options: Iterable[_Option]) -> Kind:
+def _kind(options: Iterable[Option]) -> Kind:
     kinds = {Kind(option.name) for option in options if option.name in ("-E", "-S", "-c")}
     if len(kinds) > 1:
         raise _Refused("more than one of -E, -S and -c")
     return kinds.pop() if kinds else Kind.LINK
 
 
-def _refuse_values(options: Iterable[_Option], kind: Kind) -> None:
+def _refuse_values(options: Iterable[Option], kind: Kind) -> None:
     at_link: dict[str, str] = _DATA["refused_at_link"]
     for option in options:
         if option.text.startswith(_NATIVE):
@@ -344,12 +352,12 @@ def _refuse_preprocessor(text: str) -> None:
             raise _Refused(f"unknown preprocessor option {define}")
 
 
-def _keeps_cwd(option: _Option) -> bool:
+def _keeps_cwd(option: Option) -> bool:
     """-gz and the like change only how debug information looks, but such a line asks for some somewhere."""
     return (option.name == "-g" and option.value != "0") or option.text == "-fworking-directory"
 
 
-def _inputs(options: Iterable[_Option], driver: Driver) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+def _inputs(options: Iterable[Option], driver: Driver) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     """Sources and inputs of the linker, each in order; a -x is for those after it."""
     sources: list[Source] = []
     objects: list[str] = []
@@ -434,7 +442,7 @@ def _with_suffix(path: str, suffix: str) -> str:
 
 
 def _dependency_file(
-    options: Sequence[_Option], kind: Kind, sources: Sequence[Source], outputs: Sequence[str]
+    options: Sequence[Option], kind: Kind, sources: Sequence[Source], outputs: Sequence[str]
 ) -> str | None:
     """Where the make rule goes: -MF, or named after -o, or after the source and in the working directory."""
     asked = any(option.name in ("-MD", "-MMD") for option in options)
@@ -516,7 +524,7 @@ def _valued() -> frozenset[str]:
     return frozenset().union(*(_linker_table(key) for key in ("values", "files", "rpath", "rpath_link")))
 
 
-def _linker(options: Iterable[_Option]) -> _Linker:
+def _linker(options: Iterable[Option]) -> _Linker:
     words = tuple(_linker_options(options))
 
     def values(key: str) -> tuple[str, ...]:
@@ -537,7 +545,7 @@ def _directories(lists: Iterable[str]) -> tuple[str, ...]:
     return tuple(directory for text in lists for directory in text.split(":") if directory)
 
 
-def _linker_options(options: Iterable[_Option]) -> Iterator[_Option]:
+def _linker_options(options: Iterable[Option]) -> Iterator[Option]:
     """Ld's options by their names without dashes, and gcc's own -l among them, in order.
 
     Gcc hands -Wl, -Xlinker, -l and files to ld in their order, so that a value may come in the
@@ -549,14 +557,14 @@ def _linker_options(options: Iterable[_Option]) -> Iterator[_Option]:
             if waiting:
                 raise _Refused(f"linker option {waiting} has no value")
             if option.name:
-                yield _Option("l", option.value)
+                yield Option("l", option.value)
             continue
         if option.name not in ("-Wl,", "-Xlinker"):
             continue
         for word in option.value.split(",") if option.name == "-Wl," else (option.value,):
             _refuse_word(word, missing="an empty linker option")
             if waiting:
-                yield _Option(waiting, word)
+                yield Option(waiting, word)
                 waiting = ""
                 continue
             found = _linker_option(word)
@@ -568,23 +576,23 @@ def _linker_options(options: Iterable[_Option]) -> Iterator[_Option]:
         raise _Refused(f"linker option {waiting} has no value")
 
 
-def _linker_option(word: str) -> _Option | str:
+def _linker_option(word: str) -> Option | str:
     """One of ld's words as an option, or only its name when the next word is its value."""
     if not word.startswith("-"):
-        return _Option("", word)
+        return Option("", word)
     text = word[2:] if word.startswith("--") else word[1:]
     name, equals, value = text.partition("=")
     if not equals and name in _linker_table("flags"):
-        return _Option(name)
+        return Option(name)
     if name in _valued() and not equals:
         return name
     if name in _valued() and value:
-        return _Option(name, value)
+        return Option(name, value)
     if equals and value and name in _linker_table("joined_values"):
-        return _Option(name, value)
+        return Option(name, value)
     if not word.startswith("--") and not _ABBREVIATED.match(word):
         if text in _linker_table("letters"):
             return text
         if text[:1] in _linker_table("letters_joined"):
-            return _Option(text[0], text[1:])
+            return Option(text[0], text[1:])
     raise _Refused(f"unknown linker option {word}")

@@ -76,6 +76,8 @@ class Inputs:
     """Whether it could read something that the stage alone has not."""
     volatile: bool
     """Whether the result depends on the clock."""
+    unkept: bool
+    """Whether a pragma may not survive the preprocessor."""
     unsure: bool
     """Whether messages may quote a file that only the node has."""
 
@@ -194,6 +196,7 @@ def inputs(needs: Needs, view: View, root: Root, sealed: Sealed) -> Inputs | Mis
         asked=tuple(sorted(own_files | own_directories)),
         beyond_stage=linking.beyond_stage or not own.added_names.isdisjoint(headers.names),
         volatile=headers.volatile,
+        unkept=headers.unkept,
         unsure=headers.unsure,
     )
 

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -32,12 +32,15 @@ from cluster.node.buildtree import BuildTree, Unusable, View, absolute, lay_out,
 from cluster.node.commandline import ENVIRONMENT_PASSED, Refusal, parse
 from cluster.node.compilecache import CompileCache, Compiled, Product, key
 from cluster.node.compileinputs import Inputs, Needs, Sealed, inputs
+from cluster.node.halves import Away, halves, is_portable
+from cluster.node.sandbox import Unfinished
 from cluster.node.sysroot import Root
 from cluster.node.turns import Turns
 
 log = logging.getLogger(__name__)
 
 _COMPILE_S = 240.0
+_PREPROCESS_S = 30.0
 _CLIENT_S = 60.0
 """How long a client may take for an answer; an audit may take as long as a compile."""
 _BACKLOG = 64
@@ -57,6 +60,8 @@ class Tally:
 
     compiled: int = 0
     cached: int = 0
+    away: int = 0
+    """Of those compiled, which another host did."""
     seconds: float = 0.0
     """Of its compilers, added up; on a full machine that is more than the CPU time that they had."""
     refused: Counter[str] = field(default_factory=Counter)
@@ -109,8 +114,9 @@ class Link:
 class Job:
     """What the server keeps for one job: its root, its build tree, its tally."""
 
-    def __init__(self, root: Root, directory: Path, *, name: str, audited: bool) -> None:
+    def __init__(self, root: Root, directory: Path, *, name: str, audited: bool, away: Away | None = None) -> None:
         self.name = name
+        self.away = away
         self.root = root
         self.directory = directory
         self.audited = audited
@@ -171,13 +177,16 @@ class CompileServer:
         self._turns.share(shares)
 
     @contextmanager
-    def job(self, root: Root, directory: Path, *, name: str = "", audited: bool = True) -> Iterator[tuple[str, Job]]:
+    def job(
+        self, root: Root, directory: Path, *, name: str = "", audited: bool = True, away: Away | None = None
+    ) -> Iterator[tuple[str, Job]]:
         """Serve a node that has the token given, over `root`; files are kept in the new `directory`.
 
-        Its turns are those of `name`. A share of its compiles is audited unless it has no compiler of its own.
+        Its turns are those of `name`; where there is none, its compiles may go `away`. A share of its compiles is
+        audited unless it has no compiler of its own.
         """
         directory.mkdir()
-        job = Job(root, directory, name=name, audited=audited)
+        job = Job(root, directory, name=name, audited=audited, away=away)
         token = secrets.token_hex(16)
         self._jobs[token] = job
         try:
@@ -260,7 +269,13 @@ class CompileServer:
         return compiled, False
 
     def _compiled(self, job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs) -> Compiled:
-        """Run the compiler when it is the job's turn."""
+        """Run the compiler when it is the job's turn; another host's if all turns are taken and one can do it."""
+        if job.away is not None and self._turns.all_taken:
+            sent = _sent(job, job.away, request, needs, view, found)
+            if sent is not None:
+                with job.lock:
+                    job.tally.away += 1
+                return sent
         with self._turns.turn(job.name):
             start = time.monotonic()
             compiled = _run(job, request, needs, view, found)
@@ -330,13 +345,40 @@ def _environment(request: wire.Request) -> dict[str, str]:
     return {"TZ": "UTC0", **passed, **_OWN_ENVIRONMENT}
 
 
-def _run(job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs) -> Compiled:
-    """Run the compiler over exactly the files that it may see."""
-    with ExitStack() as stack:
-        # Its own processes cannot leave anything behind that outlives the job's directory.
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="request-", dir=job.directory)))
+@contextmanager
+def _laid_out(job: Job, needs: Needs, view: View, found: Inputs) -> Iterator[Path]:
+    """Exactly the files that a compiler may see, as a build tree."""
+    # Its own processes cannot leave anything behind that outlives the job's directory.
+    with tempfile.TemporaryDirectory(prefix="request-", dir=job.directory) as scratch:
+        place = Path(scratch)
         writable = [path.parent for path in needs.outputs]
         lay_out(view, found.files, (*found.directories, needs.cwd, *writable), place)
+        yield place
+
+
+def _sent(job: Job, away: Away, request: wire.Request, needs: Needs, view: View, found: Inputs) -> Compiled | None:
+    """Preprocess, and have another host compile; None if it has to be done here, whatever for."""
+    parts = halves(request.argv[0], needs.request)
+    if parts is None or found.unkept or not away.room():
+        return None
+    with _laid_out(job, needs, view, found) as place:
+        try:
+            ran = job.root.sandbox.run(
+                parts.preprocess, cwd=needs.cwd, tree=place, environment=_environment(request), deadline_s=_PREPROCESS_S
+            )
+        except Unfinished:
+            return None
+        _, *notes = needs.outputs
+        if ran.status or ran.stderr or leftovers(place, notes) or not is_portable(ran.stdout):
+            return None
+        products = [_product(place / path.relative_to("/")) for path in notes]
+    made = None if None in products else away.compile(parts.compile, ran.stdout)
+    return None if made is None else Compiled(0, b"", b"", (Product(made, False), *products))
+
+
+def _run(job: Job, request: wire.Request, needs: Needs, view: View, found: Inputs) -> Compiled:
+    """Run the compiler over exactly the files that it may see."""
+    with _laid_out(job, needs, view, found) as place:
         # Compiler and assembler at once save a tenth; the object is the same.
         argv = (request.argv[0], "-pipe", *request.argv[1:])
         ran = job.root.sandbox.run(

@@ -45,6 +45,10 @@ _LINE = re.compile(_HASH + _GAP + rb"(?:line(?!\w)" + _GAP + rb")?\d++" + _GAP +
 # An assembler's directive, in an asm statement too, where it may be cut in two.
 _ASSEMBLER_READS = re.compile(rb"\.inc(?:bin|lude(?!\w)|\\)", re.IGNORECASE)
 _PRAGMA_READS = re.compile(rb"GCC" + _GAP + rb"(?:dependency|pch_preprocess)(?!\w)")
+# Gcc 12's -E -fdirectives-only carries these out, or drops them, and writes a blank line.
+_PRAGMA_UNKEPT = re.compile(
+    rb"pragma" + _GAP + rb"(?:GCC" + _GAP + rb"poison|push_macro|pop_macro|redefine_extname|message)(?!\w)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Includes:
     """Why the names are not all that matters, or empty."""
     volatile: bool = False
     """The time of day may be part of the result, which is then the node's to tell."""
+    unkept: bool = False
+    """It has a pragma that means something and that gcc -E -fdirectives-only does not write."""
     lines: frozenset[str] = _NOTHING
     """Files that #line says lines to be of, as Autoconf once did of `configure`: messages quote them."""
 
@@ -96,6 +102,7 @@ def scan(text: bytes) -> Includes:
         computed,
         opaque or _opaque(text),
         b"__DATE__" in text or b"__TIME__" in text,
+        b"pragma" in text and _PRAGMA_UNKEPT.search(text) is not None,
         frozenset(_name(line["name"]) for line in _LINE.finditer(text) if _starts_line(text, line.start())),
     )
 
@@ -197,6 +204,8 @@ class Closure:
     """Every name that is looked up along the search path."""
     volatile: bool
     """The time of day may be part of the result."""
+    unkept: bool
+    """As `Includes.unkept`."""
     unsure: bool
     """Messages may quote a file that is in no sealed directory and yet in the node."""
 
@@ -229,6 +238,7 @@ class _Reach:
     outside: frozenset[str] = _NOTHING
     """Paths that those files name and that are not sealed."""
     volatile: bool = False
+    unkept: bool = False
     opaque: Opaque | None = None
     lines: frozenset[str] = _NOTHING
 
@@ -262,6 +272,7 @@ class _Walk:
         self.unknown_files: set[str] = set()
         self.existing: set[str] = set()
         self.volatile = False
+        self.unkept = False
         self.opaque: Opaque | None = None
         self.lines: set[str] = set()
         self._looked: defaultdict[str, set[str]] = defaultdict(set)
@@ -276,6 +287,7 @@ class _Walk:
                 self.unknown_files.add(path)
                 continue
             self.volatile |= includes.volatile
+            self.unkept |= includes.unkept
             self.lines |= includes.lines
             if includes.trouble:
                 self.opaque = Opaque(path, includes.trouble)
@@ -353,6 +365,7 @@ class _SealedWalk(_Walk):
             self.names |= reach.names
             self._outside |= reach.outside
             self.volatile |= reach.volatile
+            self.unkept |= reach.unkept
             self.opaque = self.opaque or reach.opaque
             self.lines |= reach.lines
         super().include(fresh)
@@ -366,7 +379,7 @@ class _SealedWalk(_Walk):
     def reach(self) -> _Reach:
         """What was found."""
         names, outside, lines = map(frozenset, (self.names, self._outside, self.lines))
-        return _Reach(names, outside, self.volatile, self.opaque, lines)
+        return _Reach(names, outside, self.volatile, self.unkept, self.opaque, lines)
 
 
 class _OpenWalk(_Walk):
@@ -429,7 +442,7 @@ class _OpenWalk(_Walk):
             return Missing(frozenset(self.unknown_directories), frozenset(self.unknown_files))
         existing = frozenset(directory for directory in self.existing if not self.tree.sealed(directory))
         files = frozenset(self.files | self._shown)
-        return Closure(files, existing, frozenset(self.names), self.volatile, self._unsure)
+        return Closure(files, existing, frozenset(self.names), self.volatile, self.unkept, self._unsure)
 
     def _reach(self, name: str) -> _Reach:
         """What a name leads to in sealed directories; remembered once everything there is known."""
@@ -445,6 +458,7 @@ class _OpenWalk(_Walk):
 
     def _take(self, reach: _Reach) -> None:
         self.volatile |= reach.volatile
+        self.unkept |= reach.unkept
         self.opaque = self.opaque or reach.opaque
         self.lines |= reach.lines
         for directory in self.directories:

@@ -34,6 +34,11 @@ class Turns:
         with self._lock:
             self._shares = dict(shares)
 
+    @property
+    def all_taken(self) -> bool:
+        """Whether who comes now has to wait."""
+        return not self._free
+
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:
         """Have a slot for the job called `name`, when it is its turn."""
