@@ -20,8 +20,8 @@ _DIRECTIVES_ONLY = "-fdirectives-only"  # in DWARF's DW_AT_producer too, which i
 _SUFFIXES = {Language.C: ".i", Language.CXX: ".ii"}
 _ELSEWHERE = ("-c", "-o", "-x", "")
 """Said in another way in both halves, or in one."""
-# Macros that would tell of the preprocessed file; and what defines macros as the compiler runs, too late for the
-# preprocessor's conditions: a target's and an optimization level's.
+# Macros that would tell of the preprocessed file; and pragmas of a target or an optimization level, which define
+# macros as the compiler runs, too late for the preprocessor's conditions. _Pragma can make one of pieces.
 _TIED: Final = re.compile(
     rb"__BASE_FILE__|__INCLUDE_LEVEL__|(?:push|pop|reset)_options"
     rb'|GCC\s+(?:target|optimize)\b|\b(?:target|optimize)[\s(\\]*["\d]'
@@ -73,11 +73,12 @@ def _divides(request: Request) -> bool:
     language = request.sources[0].language
     # What is C for g++, by -x c, has no suffix that says so.
     known = language is Language.CXX or (language is Language.C and request.driver is Driver.C)
-    refused = tuple(HALVES["refused"])
+    words = {option.text for option in request.options}
     return (
         known
         and request.outputs != ("/dev/null",)
-        and not any(option.text.startswith(refused) for option in request.options)
+        and not any(word.startswith(tuple(HALVES["refused"])) for word in words)
+        and (words.isdisjoint(HALVES["indentation"]) or not words.isdisjoint(HALVES["no_indentation"]))
     )
 
 
