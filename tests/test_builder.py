@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import binpkgs
@@ -14,13 +15,15 @@ from factories import package
 
 from cluster.errors import ClusterError
 from cluster.host.builder import Builder
+from cluster.host.distcc import Offload
 from cluster.host.pool import Member, Pool
-from cluster.host.relay import Relay
+from cluster.host.relay import Access, Elsewhere, Relay
 from cluster.host.runs import Run
 from cluster.host.work import Product, Work
 from cluster.model import Compiles, Cpv, Served, Usage
 from cluster.node import drivers
 from cluster.node.build import Built, Limits
+from cluster.node.compileserver import Tally
 from cluster.node.job import Materials, Settings
 
 SETTINGS = Settings("aarch64-linux-gnu", Path("/profile"), (), 2)
@@ -153,15 +156,45 @@ def test_what_a_pool_compiled_was_used_by_the_package(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def served(self: Builder, work: object) -> Iterator[tuple[str, Callable[[], tuple[Served, ...]]]]:
-        yield "10.0.2.2:3632/4", lambda: (Served("a", 2, seconds=4.0), Served("b", 1, seconds=1.5))
+    def pooled(self: Builder, work: object) -> Iterator[Access]:
+        did = Served("a", 2, seconds=4.0), Served("b", 1, seconds=1.5)
+        nowhere: Any = None
+        yield Access(Offload(3632, 4), lambda: did, nowhere)
 
     def succeed(*what: object, **others: object) -> Built:
         return Built(None, (), "", "compile", usage=Usage(cpu_s=3.0))
 
     monkeypatch.setattr(drivers.builds, "build", succeed)
-    monkeypatch.setattr(Builder, "_distcc", served)
+    monkeypatch.setattr(Builder, "_pooled", pooled)
     assert build(builder, tmp_path).built.usage.cpu_s == 8.5
+
+
+class Compiler:
+    """A compile server's side, that has done some compiles by the end; notes who could do others."""
+
+    pilot = None
+    cross = SimpleNamespace(bare=None)
+
+    def __init__(self) -> None:
+        self.away: list[object] = []
+
+    @contextmanager
+    def job(self, driver: object, root: object, directory: Path, node: str, away: object) -> Iterator[Any]:
+        self.away.append(away)
+        yield None, Tally(compiled=5, cached=2, away=3)
+
+
+def test_what_other_hosts_compile_for_the_compile_server_is_counted_apart(
+    tmp_path: Path, builder: Builder, given: list[Materials]
+) -> None:
+    compiler: Any = Compiler()
+    alone = build(replace(builder, compiler=compiler), tmp_path)
+    with Relay("gcc", "here") as relay:
+        pooled = build(replace(builder, compiler=compiler, relay=relay), tmp_path)
+    assert alone.compiles == pooled.compiles == Compiles(host=4, cached=2, away=3)
+    assert str(alone.compiles) == "4 on the host (2 cached), 3 on others, 0 by distcc, 0 local"
+    assert compiler.away[0] is None
+    assert isinstance(compiler.away[1], Elsewhere)
 
 
 def test_a_compile_that_differs_fails_the_package_and_names_the_first() -> None:

@@ -103,6 +103,25 @@ def test_what_reads_more_than_names_say_is_opaque(text: bytes, reason: str) -> N
     assert scan(text).opaque == scan(text).trouble == reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'#pragma push_macro("A")',
+        b'_Pragma("pop_macro(\\"A\\")")',
+        b"# pragma /* a */ GCC  poison x",
+        b"%:pra\\\ngma redefine_extname a b",
+        b'#pragma message "hello"',
+    ],
+)
+def test_pragmas_that_get_lost_are_found(text: bytes) -> None:
+    assert scan(text).unkept
+    assert not scan(text).trouble
+
+
+def test_pragmas_that_are_kept_are_not_taken_for_such() -> None:
+    assert not scan(b"#pragma once\n#pragma GCC diagnostic push\n#pragma omp parallel\n// a message, poison\n").unkept
+
+
 @pytest.mark.parametrize("text", [b"__DATE__", b"x = __TIME__;", b"__DA\\\nTE__"])
 def test_the_time_of_day_is_volatile(text: bytes) -> None:
     assert scan(text).volatile
@@ -246,13 +265,14 @@ def test_a_directory_that_is_not_there_is_not_passed_through() -> None:
     assert files(tree, []) == {"/b/main.c"}
 
 
-def test_the_time_of_day_anywhere_makes_it_volatile() -> None:
-    for holder in ("/b/main.c", "/b/x.h", "/usr/include/x.h"):
+@pytest.mark.parametrize("holder", ["/b/main.c", "/b/x.h", "/usr/include/x.h"])
+def test_the_time_of_day_and_pragmas_that_get_lost_count_anywhere(holder: str) -> None:
+    for text, volatile in (("__TIME__", True), ("#pragma redefine_extname a b", False)):
         texts = {"/b/main.c": "#include <x.h>", "/b/x.h": "", "/usr/include/x.h": ""}
-        texts[holder] += "\n__TIME__"
+        texts[holder] += f"\n{text}"
         found = answer(Files(texts), [".", "/usr/include"])
         assert isinstance(found, Closure)
-        assert found.volatile
+        assert (found.volatile, found.unkept) == (volatile, not volatile)
 
 
 @pytest.mark.parametrize(

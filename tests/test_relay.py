@@ -262,6 +262,66 @@ def test_slots_that_are_handed_out_later_are_used(relay: Relay) -> None:
         assert ask(access.offload.port) == b""
 
 
+COMPILE = ("gcc", "-c", "a.i", "-o", "a.o")
+
+
+def test_the_compile_server_is_given_other_hosts_only_and_never_waits_for_them(relay: Relay) -> None:
+    with Fake(at_once) as own, Fake(slowly) as other, relay.job(PACKAGE, 4) as access:
+        relay.use(Pool((member("here", own.port),)))
+        assert not access.away.room()
+        assert access.away.compile(COMPILE, SOURCE) is None
+        relay.use(Pool((member("here", own.port), member("b", other.port, 1))))
+        with ThreadPoolExecutor(1) as threads:
+            first = threads.submit(access.away.compile, COMPILE, SOURCE)
+            assert eventually(lambda: not access.away.room())
+            assert access.away.compile(COMPILE, SOURCE) is None
+            assert first.result() == b"\x7fELF"
+        assert access.away.room()
+    assert (own.compiles, other.compiles) == (0, 1)
+    assert [(one.host, one.compiled) for one in access.served()] == [("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"STAT00000000", b"STAT00000100"),
+        (b"STAT00000000", b"STAT00000009"),
+        (b"SERR00000000", b"SERR00000001w"),
+        (b"SOUT00000000", b"SOUT00000001w"),
+        (b"\x7fELF", b"text"),
+        (b"DONE", b"DOES"),
+    ],
+)
+def test_only_the_object_of_a_compiler_without_a_word_is_taken(relay: Relay, before: bytes, after: bytes) -> None:
+    async def answer() -> bytes:
+        return REPLY.replace(before, after)
+
+    with Fake(answer) as fake, relay.job(PACKAGE, 4) as access:
+        relay.use(Pool((member("b", fake.port),)))
+        assert access.away.room()
+        assert access.away.compile(COMPILE, SOURCE) is None
+
+
+def test_what_goes_elsewhere_ends_with_its_job_and_there_is_nothing_behind_a_relay_that_ended() -> None:
+    over = threading.Event()
+
+    async def in_the_end() -> bytes:
+        while not over.is_set():
+            await asyncio.sleep(0.01)
+        return REPLY
+
+    with Fake(in_the_end) as fake, Relay("gcc", "here", QUICK) as relay, ThreadPoolExecutor(1) as threads:
+        relay.use(Pool((member("b", fake.port),)))
+        with relay.job(PACKAGE, 4) as access:
+            waiting = threads.submit(access.away.compile, COMPILE, SOURCE)
+            assert eventually(lambda: fake.now == 1)
+        assert waiting.result(10) is None
+        over.set()
+        assert eventually(lambda: fake.now == 0)
+    assert not access.away.room()
+    assert access.away.compile(COMPILE, SOURCE) is None
+
+
 def test_a_client_that_talks_nonsense_is_hung_up_on(relay: Relay) -> None:
     with relay.job(PACKAGE, 4) as access:
         for nonsense in (b"GET / HTTP/1.0\r\n\r\n", b"DIST00000003", b"DIST00000001ARGCffffffff", b"DIST0000000x"):

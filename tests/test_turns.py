@@ -94,3 +94,12 @@ def test_a_compile_that_breaks_gives_its_slot_back() -> None:
         raise OSError
     with turns.turn("b"):
         pass
+
+
+def test_all_are_taken_as_long_as_the_last_one_is() -> None:
+    turns = Turns(2)
+    with turns.turn("a"):
+        assert not turns.all_taken
+        with turns.turn("b"):
+            assert turns.all_taken
+        assert not turns.all_taken

@@ -45,9 +45,10 @@ _LINE = re.compile(_HASH + _GAP + rb"(?:line(?!\w)" + _GAP + rb")?\d++" + _GAP +
 # An assembler's directive, in an asm statement too, where it may be cut in two.
 _ASSEMBLER_READS = re.compile(rb"\.inc(?:bin|lude(?!\w)|\\)", re.IGNORECASE)
 _PRAGMA_READS = re.compile(rb"GCC" + _GAP + rb"(?:dependency|pch_preprocess)(?!\w)")
-# Gcc 12's -E -fdirectives-only carries these out, or drops them, and writes a blank line.
+# Gcc 12's -E -fdirectives-only carries these out, or drops them, and writes a blank line; and it leaves _Pragma alone,
+# whose macros the conditions after it then see too late.
 _PRAGMA_UNKEPT = re.compile(
-    rb"pragma" + _GAP + rb"(?:GCC" + _GAP + rb"poison|push_macro|pop_macro|redefine_extname|message)(?!\w)"
+    rb"(?:push|pop)_macro(?!\w)|pragma" + _GAP + rb"(?:GCC" + _GAP + rb"poison|redefine_extname|message)(?!\w)"
 )
 
 
@@ -66,7 +67,7 @@ class Includes:
     volatile: bool = False
     """The time of day may be part of the result, which is then the node's to tell."""
     unkept: bool = False
-    """It has a pragma that means something and that gcc -E -fdirectives-only does not write."""
+    """It has a pragma to which gcc -E -fdirectives-only does not do justice."""
     lines: frozenset[str] = _NOTHING
     """Files that #line says lines to be of, as Autoconf once did of `configure`: messages quote them."""
 
@@ -102,7 +103,7 @@ def scan(text: bytes) -> Includes:
         computed,
         opaque or _opaque(text),
         b"__DATE__" in text or b"__TIME__" in text,
-        b"pragma" in text and _PRAGMA_UNKEPT.search(text) is not None,
+        (b"pragma" in text or b"_macro" in text) and _PRAGMA_UNKEPT.search(text) is not None,
         frozenset(_name(line["name"]) for line in _LINE.finditer(text) if _starts_line(text, line.start())),
     )
 
