@@ -23,7 +23,7 @@ from test_relay import PACKAGE, QUICK, distccd, free_port, member
 from cluster import paths
 from cluster import target as targets
 from cluster.host.pool import Pool
-from cluster.host.relay import Relay
+from cluster.host.relay import Relay, Timing
 from cluster.node import sandbox, stage, sysroot
 from cluster.node import toolchain as toolchains
 from cluster.node.commandline import Request, parse
@@ -439,7 +439,8 @@ def test_another_hosts_distccd_compiles_where_all_turns_are_taken(server_for: Se
 def test_what_a_distccd_that_was_killed_does_not_do_is_done_here(server_for: ServerFor, tmp_path: Path) -> None:
     tree, port = tree_in(tmp_path / "tree"), free_port()
     wanted = made_by(server_for(host_root(), tree, None), *LINES[0])
-    with Relay("gcc", "here", QUICK) as relay, relay.job(PACKAGE, 4) as access:
+    seldom = Timing(every_s=600.0)  # no probe finds it out before the compile does
+    with Relay("gcc", "here", seldom) as relay, relay.job(PACKAGE, 4) as access:
         bench = server_for(host_root(), tree, access.away)
         with distccd(tmp_path, port), held(bench, tmp_path):
             relay.use(Pool((member("b", port),)))

@@ -310,7 +310,7 @@ def test_what_goes_elsewhere_ends_with_its_job_and_there_is_nothing_behind_a_rel
             await asyncio.sleep(0.01)
         return REPLY
 
-    with Fake(in_the_end) as fake, Relay("gcc", "here", QUICK) as relay, ThreadPoolExecutor(1) as threads:
+    with Fake(in_the_end) as fake, Relay("gcc", "here") as relay, ThreadPoolExecutor(1) as threads:
         relay.use(Pool((member("b", fake.port),)))
         with relay.job(PACKAGE, 4) as access:
             waiting = threads.submit(access.away.compile, COMPILE, SOURCE)
