@@ -14,6 +14,8 @@ from hypothesis import given, settings
 
 from cluster.host import archive
 
+pytestmark = pytest.mark.slow
+
 
 @settings(max_examples=12)
 @given(tree=filetrees.trees)

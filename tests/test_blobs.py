@@ -20,6 +20,8 @@ from cluster.host.blobs import Client, Patience, serving
 from cluster.host.store import Blob, Store, TransferFailed, blob_of
 from cluster.host.tls import Authority, Identity
 
+pytestmark = pytest.mark.slow
+
 CONTENT = bytes(range(256)) * 8192
 HASTY = Patience(connect_s=2, silence_s=1.0, grace_s=5, slowest=1e6)
 

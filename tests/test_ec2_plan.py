@@ -11,6 +11,8 @@ import pytest
 from cluster import cli, paths
 from cluster.master.ec2 import refresh, speeds
 
+pytestmark = pytest.mark.slow
+
 SVG = "{http://www.w3.org/2000/svg}"
 HISTORY = """\
 timestamp,pkgpath,pkgname,outcome,make_jobs,duration,disk_usage,build,cpu:build

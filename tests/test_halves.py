@@ -33,6 +33,8 @@ from cluster.node.includes import scan
 from cluster.node.sandbox import Ran, Sandbox, make_places
 from cluster.node.sysroot import Root
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["client"]  # the fixture
 
 needs_compilers = pytest.mark.skipif(

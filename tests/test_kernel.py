@@ -23,6 +23,8 @@ from cluster.node import kernel, kvm, stage
 from cluster.node.emulator import Emulator
 from cluster.node.node import Hardware
 
+pytestmark = pytest.mark.slow
+
 ARM64 = target.load("arm64")
 RECIPE = target.load_recipe()
 GCC = f"{ARM64.cross.prefix}gcc"

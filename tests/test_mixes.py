@@ -16,6 +16,8 @@ from cluster.master.ec2.mixes import Fleet, Limits, Mix, Proposal
 from cluster.master.schedule import advice, bound, tasks
 from cluster.master.schedule.tasks import Tasks
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = catalogue.read(paths.data(*catalogue.SHIPPED))
 SOME = SHIPPED.only(["c7i.large", "c7i.4xlarge", "c7g.large", "c7g.2xlarge", "c7g.16xlarge"])
 LIMITS = Limits()

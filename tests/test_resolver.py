@@ -23,6 +23,8 @@ from cluster.master.resolver import Request, resolve
 from cluster.model import Cpv, Dependency, Kind, Plan, Repository
 from cluster.node.installed import write_installed
 
+pytestmark = pytest.mark.slow
+
 EBUILDS = {
     # app needs a library to build and run, a tool to build, a plugin only some time after.
     "app/editor-1": {

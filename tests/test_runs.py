@@ -17,6 +17,8 @@ from processes import alive, eventually, members
 from cluster.errors import NodeLost
 from cluster.host.runs import Run, sweep
 
+pytestmark = pytest.mark.slow
+
 # A master with one process group of two processes, which knows nothing of its master's death.
 MASTER = """
 import os, subprocess, sys, time
