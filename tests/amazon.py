@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,6 +24,8 @@ from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_
 from moto.ssm.models import Parameter, ssm_backends
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
+
+from cluster.master.ec2.client import Cloud
 
 REGION = "us-east-1"
 _LOADER = Loader()  # one for all, which keeps what it has read: megabytes for each client
@@ -65,6 +68,11 @@ class Amazon:
         self.calls.clear()
         self.faults.clear()
         self.images = {"x86_64": _image("x86_64", "amd64"), "arm64": _image("arm64", "arm64")}
+
+    @cached_property
+    def cloud(self) -> Cloud:
+        """One client for all tests of a module, as botocore reads megabytes for each; `cleared` comes before."""
+        return Cloud(REGION)
 
     @property
     def ec2(self) -> Any:

@@ -5,30 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from repos import write_repository
+from sessions import session_in
 
-from cluster import config, paths, target
 from cluster.host.forge import Smithing
 from cluster.host.workshop import Trade
 from cluster.master import equipment
 from cluster.master.hosts.registry import Machine
 from cluster.master.session import Session
-from cluster.node.installed import write_installed
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    repository = write_repository(tmp_path / "repo", {"app/a-1": {}})
-    return Session(
-        config=config.load(),
-        directories=paths.Directories(tmp_path / "state", tmp_path / "cache", tmp_path / "binhosts"),
-        binhost=tmp_path / "binhosts/arm64",
-        target=target.load("arm64"),
-        repositories=(repository,),
-        profile=repository.location / "profiles/arm64",
-        installed=write_installed((), tmp_path / "installed", "arm64"),
-        emptytree=False,
-    )
+    return session_in(tmp_path)
 
 
 def test_each_host_builds_with_nodes_of_its_own_kind_and_number(session: Session) -> None:

@@ -75,14 +75,9 @@ def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
     assert {call.right.replace("service-quotas", "servicequotas") for call in server.calls} <= granted
 
 
-@pytest.fixture(scope="module")
-def _warm() -> dict[str, Cloud]:
-    return {}
-
-
 @pytest.fixture
-def cloud(amazon: Amazon, _warm: dict[str, Cloud]) -> Cloud:
-    return _warm.setdefault(REGION, Cloud(REGION))
+def cloud(amazon: Amazon) -> Cloud:
+    return amazon.cloud
 
 
 @dataclass

@@ -44,15 +44,9 @@ def amazon(server: Amazon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Amazon]:
     assert {call.right for call in server.calls} <= granted
 
 
-@pytest.fixture(scope="module")
-def _warm() -> dict[str, Cloud]:
-    return {}
-
-
 @pytest.fixture
-def cloud(amazon: Amazon, _warm: dict[str, Cloud]) -> Cloud:
-    """One for all tests of the module: botocore reads megabytes for each client."""
-    return _warm.setdefault(REGION, Cloud(REGION))
+def cloud(amazon: Amazon) -> Cloud:
+    return amazon.cloud
 
 
 @pytest.fixture

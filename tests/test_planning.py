@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from repos import write_repository
+from sessions import session_in
 
-from cluster import config, paths, target
+from cluster import target
 from cluster.master import binhost, gpkg, planning
 from cluster.master.fingerprint import render
 from cluster.master.session import Session
 from cluster.model import Action, Plan
 from cluster.node import stage
-from cluster.node.installed import write_installed
 
 ARM64 = target.load("arm64")
 
@@ -23,17 +22,7 @@ ARM64 = target.load("arm64")
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     """Over a repository of one package, without a stage or a binhost yet."""
-    repository = write_repository(tmp_path / "repo", {"app/a-1": {}})
-    return Session(
-        config=config.load(),
-        directories=paths.Directories(tmp_path / "state", tmp_path / "cache", tmp_path / "binhosts"),
-        binhost=tmp_path / "binhosts/arm64",
-        target=ARM64,
-        repositories=(repository,),
-        profile=repository.location / "profiles/arm64",
-        installed=write_installed((), tmp_path / "installed", "arm64"),
-        emptytree=False,
-    )
+    return session_in(tmp_path)
 
 
 def with_stage(session: Session, says: str) -> stage.Stage:

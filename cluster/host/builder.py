@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -104,14 +104,9 @@ class Builder:
         """End all nodes, and let no new one start."""
         self.live.stop()
 
-    @contextmanager
-    def _pooled(self, work: Work) -> Iterator[Access | None]:
+    def _pooled(self, work: Work) -> AbstractContextManager[Access | None]:
         """The pool for the compiles of `work`; None where there is none."""
-        if self.relay is None:
-            yield None
-            return
-        with self.relay.job(work.package.cpv, work.settings.jobs) as access:
-            yield access
+        return nullcontext() if self.relay is None else self.relay.job(work.package.cpv, work.settings.jobs)
 
     def _build(
         self,
